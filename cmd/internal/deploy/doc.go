@@ -1,0 +1,6 @@
+// Package deploy holds what compose.yaml gives to its containers: databases.sql, which Postgres runs on an empty volume, and
+// gate.yaml, the gate's routes to Millrace. Its tests hold compose.yaml and the Dockerfile to what they promise: only the gate
+// is reachable, no secret has a default, nothing runs as root, data outlives the containers, and processes start in order.
+//
+// It is code for no program; nothing imports it.
+package deploy
