@@ -14,6 +14,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"millrace"
 )
 
 // top is the folder of compose.yaml and the Dockerfile.
@@ -72,7 +74,7 @@ func TestEachProcessIsAService(t *testing.T) {
 		"gate":            "gate serve",
 		"api":             "millrace serve",
 		"worker-orders":   "millrace work --queues=inventory,payment",
-		"worker-shipping": "millrace work --queues=shipping",
+		"worker-shipping": "millrace work --queues=shipping,maintenance",
 	}
 	got := map[string]string{}
 	for name, s := range programs(p) {
@@ -83,6 +85,24 @@ func TestEachProcessIsAService(t *testing.T) {
 	}
 	if image := p.Services["postgres"].Image; !regexp.MustCompile(`^postgres:\d+`).MatchString(image) {
 		t.Errorf("postgres runs image %q, want postgres: with a major version, which its volume depends on", image)
+	}
+}
+
+func TestEachQueueIsWorkedByOneService(t *testing.T) {
+	t.Parallel()
+	var got []string
+	for _, s := range programs(project(t)) {
+		for _, arg := range s.Command {
+			if list, ok := strings.CutPrefix(arg, "--queues="); ok {
+				got = append(got, strings.Split(list, ",")...)
+			}
+		}
+	}
+	want := millrace.Queues()
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the workers' queues are %v, the jobs' are %v", got, want)
 	}
 }
 
