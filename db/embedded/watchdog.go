@@ -1,0 +1,34 @@
+package embedded
+
+import (
+	"io"
+	"os/exec"
+	"strconv"
+	"syscall"
+)
+
+// watchdogScript waits for the end of its input, which comes when the process
+// that holds the other end of the pipe dies, and then stops the server. A line
+// read first means that the server is not to be touched any more.
+const watchdogScript = `read -r line || kill -INT "$1"`
+
+// watchByPipe has a small shell send SIGINT to pid when this process dies,
+// however it dies. The caller calls release when pid has ended by itself.
+func watchByPipe(pid int) (release func()) {
+	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "sh", strconv.Itoa(pid))
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return func() {}
+	}
+	if err := cmd.Start(); err != nil {
+		stdin.Close()
+		return func() {}
+	}
+	return func() {
+		io.WriteString(stdin, "released\n")
+		stdin.Close()
+		cmd.Wait()
+	}
+}
