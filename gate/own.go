@@ -1,0 +1,110 @@
+package gate
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+const (
+	maxForm      = 64 << 10
+	formPatience = 10 * time.Second
+)
+
+// ownHandler serves what lies under /auth/, and the key set.
+func (g *Gate) ownHandler() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, serve func(*exchange) *denial) {
+		mux.HandleFunc(pattern, func(_ http.ResponseWriter, r *http.Request) {
+			x := exchangeOf(r.Context())
+			x.r = r
+			if d := serve(x); d != nil {
+				x.deny(d)
+			}
+		})
+	}
+	mux.HandleFunc("GET "+jwksPath, g.signer.serveJWKS)
+	mux.HandleFunc("GET /auth/style.css", serveStyle)
+	handle("GET /auth/login", g.loginPage)
+	handle("POST /auth/login", g.login)
+	handle("GET /auth/logout", g.logoutPage)
+	handle("POST /auth/logout", g.logout)
+	handle("GET /auth/session", g.showSession)
+	return g.guardOwn(mux)
+}
+
+// guardOwn applies to all of the gate's own pages: nothing is cached or framed, writes come from this site, forms are small.
+func (g *Gate) guardOwn(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := exchangeOf(r.Context())
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Request-Id", x.id)
+		if err := g.csrf.Check(r); err != nil {
+			x.deny(denyCrossSite.because(err))
+			return
+		}
+		if r.Body != nil && r.ContentLength != 0 {
+			r.Body = newTimedBody(http.MaxBytesReader(w, r.Body, maxForm), x.w.control, formPatience)
+		}
+		if _, pattern := mux.Handler(r); pattern == "" {
+			x.deny(denyNoRoute)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// form reads the posted form.
+func (x *exchange) form() (url.Values, *denial) {
+	if err := x.r.ParseForm(); err != nil {
+		return nil, denyInput.saying("the form cannot be read: send it as application/x-www-form-urlencoded of at most %d bytes", maxForm)
+	}
+	return x.r.PostForm, nil
+}
+
+// session returns who is logged in by cookie, or nil.
+func (x *exchange) session() (*Principal, *denial) {
+	if x.gate.cookies.count(x.r) > 1 {
+		return nil, denyAmbiguous
+	}
+	for _, a := range x.gate.authenticators {
+		s, ok := a.(*sessionAuthenticator)
+		if !ok {
+			continue
+		}
+		p, err := s.authenticate(x.r)
+		if err != nil && !isBadCredential(err) {
+			return nil, denyUnavailable.because(err)
+		}
+		x.principal = p
+		return p, nil
+	}
+	return nil, nil
+}
+
+// redirect sends the browser to a path on this site.
+func (x *exchange) redirect(target string) *denial {
+	x.w.Header().Set("Location", target)
+	x.w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+// showSession tells a page's script who is logged in.
+func (g *Gate) showSession(x *exchange) *denial {
+	p, d := x.session()
+	if d != nil {
+		return d
+	}
+	if p == nil {
+		return denyAnonymous
+	}
+	x.w.Header().Set("Content-Type", "application/json")
+	// A client that went away cannot be told anything.
+	_ = json.NewEncoder(x.w).Encode(map[string]any{
+		"subject": p.Subject, "email": p.Email, "name": p.Name, "roles": p.Roles, "expires_at": p.Expires.UTC(),
+	})
+	return nil
+}

@@ -1,0 +1,344 @@
+package gate
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// exchange is one request on its way through the gate.
+type exchange struct {
+	gate      *Gate
+	w         *responseWriter
+	r         *http.Request
+	id        string
+	client    netip.Addr
+	proto     string // http or https, as the client spoke it
+	path      string // canonical
+	route     *Route
+	principal *Principal
+	token     string // the signed identity
+	quota     quota
+	code      string // why it was denied; empty: it was not
+	cause     error
+
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	stream *stream
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+// routing is a routes file in use.
+type routing struct {
+	table    *Routes
+	limiters map[*Route]*limiter
+	proxy    http.Handler
+}
+
+func (g *Gate) newRouting(t *Routes) *routing {
+	rt := &routing{table: t, limiters: map[*Route]*limiter{}, proxy: g.newProxy()}
+	for i := range t.Routes {
+		if r := &t.Routes[i]; r.Rate != nil {
+			rt.limiters[r] = newLimiter("route", *r.Rate)
+		}
+	}
+	return rt
+}
+
+// Handler serves everything: the gate's own pages and whatever the routes name.
+func (g *Gate) Handler() http.Handler { return http.HandlerFunc(g.serve) }
+
+func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	x := &exchange{gate: g, w: newResponseWriter(w), r: r, id: strings.ToLower(rand.Text())}
+	x.client, x.proto = g.clientOf(r)
+	defer func() {
+		failure := recover()
+		if failure != nil && failure != http.ErrAbortHandler { //nolint:errorlint // it is this very value
+			g.log.Error("panic", "panic", fmt.Sprint(failure), "request_id", x.id)
+			x.cause = fmt.Errorf("panic: %v", failure)
+		}
+		x.report(started)
+		x.w.extend() // what is still buffered goes out after this
+		if failure != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	if d := x.admit(); d != nil {
+		x.deny(d)
+	}
+}
+
+// admit takes the request through the steps, and serves it if none refuses.
+func (x *exchange) admit() *denial {
+	for _, step := range []func() *denial{x.canonicalise, x.limitAddress, x.serveOwn, x.findRoute, x.identify, x.limitAccount, x.authorise, x.sign} {
+		if d := step(); d != nil {
+			if d == served {
+				return nil
+			}
+			return d
+		}
+	}
+	return x.forward()
+}
+
+// served says that a step has answered the request.
+var served = &denial{}
+
+func (x *exchange) canonicalise() *denial {
+	path, err := canonicalPath(x.r.RequestURI)
+	if err != nil {
+		return denyPath.saying("%s", err)
+	}
+	if x.r.Host == "" || len(x.r.Host) > 255 || strings.ContainsAny(x.r.Host, "@/\\?#, ") {
+		return denyHost
+	}
+	x.path = path
+	return nil
+}
+
+func (x *exchange) limitAddress() *denial {
+	q, ok := x.gate.byAddress.take(addressKey(x.client), x.gate.now())
+	return x.count(q, ok)
+}
+
+// count notes a quota; the tightest is told to the client.
+func (x *exchange) count(q quota, ok bool) *denial {
+	x.quota = x.quota.tighter(q)
+	if !ok {
+		x.quota = q
+		return denyRate.after(q.wait)
+	}
+	return nil
+}
+
+func (x *exchange) serveOwn() *denial {
+	if !isOwnPath(x.path) {
+		return nil
+	}
+	ctx := context.WithValue(x.r.Context(), exchangeKey{}, x)
+	r := x.r.WithContext(ctx)
+	x.r = r
+	r.URL.Path, r.URL.RawPath = x.path, ""
+	x.gate.own.ServeHTTP(x.w, r)
+	return served
+}
+
+func (x *exchange) findRoute() *denial {
+	rt := x.gate.routes.Load()
+	route, allowed := rt.table.match(x.r.Host, x.path, x.r.Method)
+	switch {
+	case route == nil && allowed == nil:
+		return denyNoRoute
+	case route == nil, x.r.Method == http.MethodTrace, x.r.Method == http.MethodConnect:
+		d := *denyMethod
+		d.allow = allowed
+		return &d
+	}
+	x.route = route
+	if l := rt.limiters[route]; l != nil && route.Rate.By == byAddress {
+		if d := x.count(l.take(addressKey(x.client), x.gate.now())); d != nil {
+			return d
+		}
+	}
+	if x.r.ContentLength > int64(route.MaxBody) {
+		return denyBody.saying("the request body must be at most %d bytes", route.MaxBody)
+	}
+	onlyWebSocket(x.r, route.Stream)
+	return nil
+}
+
+// identify says who makes the request. A session cookie that is no longer good does not keep its owner from public pages;
+// an API key that is not good is always refused, since whoever sent it meant to be someone.
+func (x *exchange) identify() *denial {
+	p, err := x.gate.authenticate(x.r)
+	switch {
+	case err == nil:
+		x.principal = p
+	case errors.Is(err, errAmbiguous):
+		return denyAmbiguous
+	case errors.Is(err, errBadCredential):
+		q, ok := x.gate.badCredentials.take(addressKey(x.client), x.gate.now())
+		if !ok {
+			return denyRate.after(q.wait)
+		}
+		if x.route.public && len(x.r.Header["Authorization"]) == 0 {
+			return nil
+		}
+		return denyCredential
+	default:
+		return denyUnavailable.because(err)
+	}
+	if p != nil && p.Kind == kindSession {
+		return x.checkOrigin()
+	}
+	return nil
+}
+
+// checkOrigin refuses what another site's page makes a browser do with its session. Opening a WebSocket is a GET, but what
+// it can do afterwards is not.
+func (x *exchange) checkOrigin() *denial {
+	r := x.r
+	if len(r.Header["Upgrade"]) > 0 {
+		r = &http.Request{Method: http.MethodPost, Host: r.Host, Header: r.Header, URL: r.URL}
+	}
+	if err := x.gate.csrf.Check(r); err != nil {
+		return denyCrossSite.because(err)
+	}
+	return nil
+}
+
+func (x *exchange) limitAccount() *denial {
+	if x.principal == nil {
+		return nil
+	}
+	now := x.gate.now()
+	if d := x.count(x.gate.byAccount.take(x.principal.Subject, now)); d != nil {
+		return d
+	}
+	if l := x.gate.routes.Load().limiters[x.route]; l != nil && x.route.Rate.By == byAccount {
+		return x.count(l.take(x.principal.Subject, now))
+	}
+	return nil
+}
+
+func (x *exchange) authorise() *denial {
+	switch {
+	case x.principal == nil && x.route.public:
+		return nil
+	case x.principal == nil:
+		return denyAnonymous
+	case !x.route.public && !slices.ContainsFunc(x.route.Allow, func(role string) bool { return slices.Contains(x.principal.Roles, role) }):
+		return denyRole
+	case !x.principal.hasScopes(x.route.Scopes):
+		return denyScope
+	}
+	return nil
+}
+
+func (x *exchange) sign() *denial {
+	if x.principal == nil {
+		return nil
+	}
+	token, err := x.gate.signer.sign(x.principal, x.route.upstream.Audience, x.id)
+	if err != nil {
+		return denyInternal.because(err)
+	}
+	x.token = token
+	return nil
+}
+
+// forward passes the request on and returns when the answer has gone out.
+func (x *exchange) forward() *denial {
+	ctx, cancel := context.WithCancelCause(context.WithValue(x.r.Context(), exchangeKey{}, x))
+	defer cancel(nil)
+	timeout := time.Duration(x.route.Timeout)
+	x.cancel = cancel
+	x.timer = time.AfterFunc(timeout, func() { cancel(errUpstreamTimeout) })
+	defer x.timer.Stop()
+	defer func() {
+		if x.stream != nil {
+			x.gate.streams.remove(x.stream)
+		}
+	}()
+	if x.r.Body != nil && x.r.ContentLength != 0 {
+		x.r.Body = newTimedBody(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, int64(x.route.MaxBody)), x.w.control, timeout)
+	}
+	x.gate.routes.Load().proxy.ServeHTTP(x.w, x.r.WithContext(ctx))
+	return nil
+}
+
+// deny answers with a denial, unless an answer is under way: then the connection is cut, so that the client cannot take half
+// an answer for a whole one.
+func (x *exchange) deny(d *denial) {
+	x.code, x.cause = d.code, d.cause
+	if x.w.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	x.quota.write(x.w.Header())
+	x.w.Header().Set("X-Request-Id", x.id)
+	writeDenial(x.w, x.r, x.id, d)
+}
+
+// report logs the request: ids and outcomes, nothing a client wrote beyond method and path.
+func (x *exchange) report(started time.Time) {
+	level := slog.LevelDebug
+	switch {
+	case x.code == "internal" || x.code == "unavailable" || strings.HasPrefix(x.code, "upstream_"):
+		level = slog.LevelError
+	case x.code != "":
+		level = slog.LevelInfo
+	}
+	ctx := context.WithoutCancel(x.r.Context())
+	if !x.gate.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("request_id", x.id), slog.String("method", x.r.Method), slog.String("path", x.path), slog.Int("status", x.w.status),
+		slog.String("client", x.client.String()), slog.Duration("took", time.Since(started)),
+	}
+	if x.code != "" {
+		attrs = append(attrs, slog.String("code", x.code))
+	}
+	if x.cause != nil {
+		attrs = append(attrs, slog.String("cause", x.cause.Error()))
+	}
+	if x.principal != nil {
+		attrs = append(attrs, slog.String("user", x.principal.Subject), slog.String("credential", x.principal.Credential))
+	}
+	x.gate.log.LogAttrs(ctx, level, "request", attrs...)
+}
+
+// clientOf returns the client's address and scheme. What a request says of them counts only when a trusted proxy sent it; of
+// a chain of addresses, the last that is not a trusted proxy's is the client's.
+func (g *Gate) clientOf(r *http.Request) (netip.Addr, string) {
+	proto := "http"
+	if r.TLS != nil {
+		proto = "https"
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	peer, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.IPv6Unspecified(), proto
+	}
+	peer = peer.Unmap()
+	if !g.trusts(peer) {
+		return peer, proto
+	}
+	if p := r.Header.Values("X-Forwarded-Proto"); len(p) == 1 && (p[0] == "http" || p[0] == "https") {
+		proto = p[0]
+	}
+	chain := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, text := range slices.Backward(chain) {
+		addr, err := netip.ParseAddr(strings.TrimSpace(text))
+		if err != nil {
+			break
+		}
+		peer = addr.Unmap().WithZone("")
+		if !g.trusts(peer) {
+			break
+		}
+	}
+	return peer, proto
+}
+
+func (g *Gate) trusts(a netip.Addr) bool {
+	return slices.ContainsFunc(g.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
+}

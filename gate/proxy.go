@@ -1,0 +1,146 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+	"time"
+
+	"millrace/gate/identity"
+)
+
+var errUpstreamTimeout = errors.New("the upstream took longer than its route allows")
+
+func newTransport() *http.Transport {
+	return &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    5 * time.Second,
+		MaxIdleConnsPerHost:    256,
+		IdleConnTimeout:        60 * time.Second,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true, // bodies pass as they are
+		ReadBufferSize:         4 << 10,
+		WriteBufferSize:        4 << 10,
+	}
+}
+
+// newProxy returns the handler that passes an admitted request on to its route's upstream.
+func (g *Gate) newProxy() http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite:        g.rewrite,
+		ModifyResponse: g.modifyResponse,
+		ErrorHandler:   g.proxyFailed,
+		Transport:      g.transport,
+		FlushInterval:  -1,
+		BufferPool:     &bufferPool{},
+		ErrorLog:       slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// rewrite makes the request that goes to the upstream. It runs after hop-by-hop headers were removed, so a client cannot have
+// what is set here removed by naming it in Connection.
+func (g *Gate) rewrite(pr *httputil.ProxyRequest) {
+	x := exchangeOf(pr.In.Context())
+	out := pr.Out
+	out.URL.Scheme, out.URL.Host = x.route.upstream.target.Scheme, x.route.upstream.target.Host
+	out.URL.Path, out.URL.RawPath = x.path, ""
+	out.Host = pr.In.Host
+	out.Trailer = nil // trailers could smuggle in headers that the upstream merges
+	stripOwned(out.Header)
+	g.cookies.stripCookies(out.Header)
+	h := out.Header
+	h["X-Forwarded-For"] = []string{x.client.String()}
+	h["X-Forwarded-Host"] = []string{pr.In.Host}
+	h["X-Forwarded-Proto"] = []string{x.proto}
+	h["X-Request-Id"] = []string{x.id}
+	if x.token != "" {
+		h[identity.Header] = []string{x.token}
+	}
+}
+
+// modifyResponse cleans what the upstream says and recognises answers that are streams.
+func (g *Gate) modifyResponse(res *http.Response) error {
+	x := exchangeOf(res.Request.Context())
+	g.cookies.cleanResponse(res.Header)
+	x.quota.write(res.Header)
+	res.Header["X-Request-Id"] = []string{x.id}
+	upgraded := res.StatusCode == http.StatusSwitchingProtocols
+	if !upgraded && !isEventStream(res.Header) || !x.route.Stream {
+		return nil
+	}
+	x.timer.Stop()
+	x.stream = &stream{principal: x.principal, cancel: x.cancel}
+	if !g.streams.add(x.stream) {
+		x.stream = nil
+		return errDraining
+	}
+	x.w.streaming = true
+	if upgraded {
+		return nil
+	}
+	res.Body = &eventBody{ReadCloser: res.Body, stream: x.stream}
+	return nil
+}
+
+var errDraining = errors.New("this process is stopping")
+
+func isEventStream(h http.Header) bool {
+	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && mediaType == "text/event-stream"
+}
+
+// proxyFailed answers when the upstream did not.
+func (g *Gate) proxyFailed(_ http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r.Context())
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		x.deny(denyBody.saying("the request body must be at most %d bytes", tooLarge.Limit))
+	case errors.Is(context.Cause(r.Context()), errUpstreamTimeout):
+		x.deny(denyTimeout.because(err))
+	case errors.Is(err, errDraining):
+		x.deny(denyBusy.because(err))
+	case r.Context().Err() != nil:
+		x.code = "client_gone"
+		panic(http.ErrAbortHandler)
+	default:
+		x.deny(denyUpstream.because(err))
+	}
+}
+
+// bufferPool lends the buffers that bodies are copied through. They are small because an idle stream keeps one.
+type bufferPool struct{ pool sync.Pool }
+
+const bufferSize = 8 << 10
+
+func (p *bufferPool) Get() []byte {
+	if b, ok := p.pool.Get().(*[bufferSize]byte); ok {
+		return b[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+func (p *bufferPool) Put(b []byte) {
+	if len(b) == bufferSize {
+		p.pool.Put((*[bufferSize]byte)(b))
+	}
+}
+
+// onlyWebSocket drops requests for any other upgrade than to a WebSocket, and that too where the route does not stream: a
+// connection upgraded to HTTP/2 without TLS would carry further requests past the gate.
+func onlyWebSocket(r *http.Request, streams bool) {
+	if len(r.Header["Upgrade"]) == 0 {
+		return
+	}
+	if !streams || r.Method != http.MethodGet || !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") || len(r.Header["Upgrade"]) > 1 {
+		delete(r.Header, "Upgrade")
+	}
+	delete(r.Header, "Http2-Settings")
+}

@@ -1,0 +1,87 @@
+package gate
+
+import (
+	"io"
+	"net/http"
+	"time"
+)
+
+// clientPatience is how long a client may take to accept one write.
+const clientPatience = 30 * time.Second
+
+// responseWriter notes what was answered and bounds how long a slow client can hold a write up.
+type responseWriter struct {
+	http.ResponseWriter
+	control   *http.ResponseController
+	status    int
+	bytes     int64
+	streaming bool
+}
+
+func newResponseWriter(w http.ResponseWriter) *responseWriter {
+	rw := &responseWriter{ResponseWriter: w, control: http.NewResponseController(w)}
+	rw.extend()
+	return rw
+}
+
+// extend gives the client time for the next write. Servers without deadlines, as in some tests, go without.
+func (w *responseWriter) extend() { _ = w.control.SetWriteDeadline(time.Now().Add(clientPatience)) }
+
+func (w *responseWriter) WriteHeader(status int) {
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		return // an upstream's interim answers could set headers that nothing here has checked
+	}
+	if w.status == 0 {
+		w.status = status
+	}
+	w.extend()
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	w.extend()
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// FlushError flushes. On a stream it then lifts the deadline: one that expired while nothing is being said would reset an
+// idle HTTP/2 stream.
+func (w *responseWriter) FlushError() error {
+	err := w.control.Flush()
+	if w.streaming {
+		_ = w.control.SetWriteDeadline(time.Time{})
+	}
+	return err
+}
+
+// Flush implements http.Flusher.
+func (w *responseWriter) Flush() { _ = w.FlushError() }
+
+// Unwrap lets http.ResponseController reach the server's writer.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// timedBody bounds how long a client may take to send a request body.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	lifted  bool
+}
+
+func newTimedBody(body io.ReadCloser, control *http.ResponseController, limit time.Duration) *timedBody {
+	_ = control.SetReadDeadline(time.Now().Add(limit)) // servers without deadlines go without
+	return &timedBody{ReadCloser: body, control: control}
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF && !b.lifted {
+		// The connection is still read from, to notice when the client leaves; that must not end at the deadline.
+		b.lifted = true
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
