@@ -1,0 +1,54 @@
+package simulated_test
+
+import (
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"millrace"
+	"millrace/db/dbtest"
+	"millrace/provider/simulated"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m, dbtest.NoLeaks()) }
+
+var template = dbtest.Template{Name: "simulated", Version: simulated.SchemaVersion(), Migrate: simulated.Migrate}
+
+// testBundle is a database with providers on it, and a pool to look at what they wrote.
+type testBundle struct {
+	*simulated.Providers
+	url  string
+	pool *pgxpool.Pool
+}
+
+func setup(t *testing.T, cfg simulated.Config) *testBundle {
+	t.Helper()
+	b := &testBundle{url: dbtest.New(t, template)}
+	b.Providers = b.open(t, cfg)
+	pool, err := pgxpool.New(t.Context(), b.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	b.pool = pool
+	return b
+}
+
+// open makes providers as another process on the same database would.
+func (b *testBundle) open(t *testing.T, cfg simulated.Config) *simulated.Providers {
+	t.Helper()
+	p, err := simulated.Open(t.Context(), b.url, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// authorize is a request for 25.00 EUR of a new order.
+func authorize(method string) millrace.PaymentRequest {
+	order := uuid.Must(uuid.NewV7())
+	return millrace.PaymentRequest{Key: order.String() + ":authorize:1", Kind: millrace.TransactionAuthorize, OrderID: order,
+		Method: method, AmountMinor: 2500, Currency: "EUR"}
+}
