@@ -2,6 +2,7 @@ package millrace
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -410,4 +411,18 @@ func (o *Order) Waits() bool {
 		return true
 	}
 	return o.Status == OrderPending || o.Status == OrderProcessing || o.Status == OrderRequiresAction
+}
+
+// Clone is a copy of the order that later commands on o do not change. What o has noted is not part of it.
+func (o *Order) Clone() *Order {
+	c := *o
+	c.changes = Changes{}
+	c.Lines = slices.Clone(o.Lines)
+	c.Transactions = slices.Clone(o.Transactions)
+	c.Reservations = slices.Clone(o.Reservations)
+	if o.Shipment != nil {
+		sh := *o.Shipment
+		c.Shipment = &sh
+	}
+	return &c
 }

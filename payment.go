@@ -365,8 +365,8 @@ func (o *Order) paymentReference() string {
 	return ""
 }
 
-// Refund sends amount minor units back to the buyer, at most what was captured and not yet refunded or asked back. A second call
-// under the same key changes nothing.
+// Refund sends amount minor units back to the buyer, at most what was captured and not yet refunded or asked back; 0 is all of that.
+// A second call under the same key changes nothing.
 func (o *Order) Refund(amount int64, key string, at time.Time, actor string) error {
 	o.begin(at, actor)
 	outbound := fmt.Sprintf("%s:refund:%s", o.ID, key)
@@ -374,16 +374,19 @@ func (o *Order) Refund(amount int64, key string, at time.Time, actor string) err
 		if t.Key != outbound {
 			continue
 		}
-		if t.AmountMinor != amount {
+		if amount != 0 && t.AmountMinor != amount {
 			return Errorf(CodeKeyReused, "This Idempotency-Key was used for a refund of another amount: take a new one.")
 		}
 		return nil
 	}
 	left := o.CapturedMinor() - o.RefundedMinor() - o.refundsUnderWay()
-	if amount <= 0 {
+	if amount < 0 {
 		return InvalidField("amount_minor", "A refund must be more than 0 minor units.")
 	}
-	if amount > left {
+	if amount == 0 {
+		amount = left
+	}
+	if amount > left || left == 0 {
 		return Errorf(CodeConflict, "At most %s can be refunded now.", o.Currency.Format(left))
 	}
 	o.requestPayment(PaymentTransaction{Kind: TransactionRefund, AmountMinor: amount, Key: outbound, Reference: o.paymentReference()}, at)

@@ -114,8 +114,8 @@ func preparedSeed(ctx context.Context, config embedded.Config, template Template
 func removeUnused(ctx context.Context, cache string) {
 	seeds, _ := filepath.Glob(filepath.Join(cache, "template_*"))
 	for _, seed := range seeds {
-		if olderThan(seed, unused) {
-			embedded.Remove(ctx, seed)
+		if olderThan(seed, unused) && embedded.Remove(ctx, seed) == nil {
+			os.Remove(seed + ".lock")
 		}
 	}
 }

@@ -152,12 +152,10 @@ func (h *home) copySeed(ctx context.Context, c Config, dir string) error {
 	if exists(filepath.Join(data, "postmaster.pid")) {
 		return fmt.Errorf("embedded postgres: the seed %s is in use, or was not stopped in order: stop its server first", c.Seed)
 	}
+	dirs := []string{dir}
 	err = filepath.WalkDir(data, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
+		if err = errors.Join(err, ctx.Err()); err != nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
 		}
 		rel, err := filepath.Rel(data, path)
 		if err != nil {
@@ -169,6 +167,7 @@ func (h *home) copySeed(ctx context.Context, c Config, dir string) error {
 			return nil
 		case entry.IsDir():
 			err = os.Mkdir(target, 0o700)
+			dirs = append(dirs, target)
 		case entry.Type().IsRegular():
 			err = copyFile(path, target, !c.Throwaway)
 		default:
@@ -181,6 +180,14 @@ func (h *home) copySeed(ctx context.Context, c Config, dir string) error {
 	})
 	if err != nil {
 		return fmt.Errorf("embedded postgres: copy the seed %s: %w", c.Seed, err)
+	}
+	if c.Throwaway {
+		return nil
+	}
+	for _, made := range dirs {
+		if err := syncDir(made); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,6 +26,7 @@ type Server struct {
 	output    *serverLog
 	child     *child
 	stopping  atomic.Bool
+	unlock    sync.Once
 }
 
 // Start runs the server of c.Dir and returns once it answers. What is missing
@@ -114,6 +116,13 @@ func (s *Server) waitReady(ctx context.Context) error {
 		if err == nil {
 			return conn.Close(ctx)
 		}
+		// 57P03: it is still starting up. Any other refusal is final.
+		if pgErr := (*pgconn.PgError)(nil); errors.As(err, &pgErr) && pgErr.Code != "57P03" {
+			return fmt.Errorf("embedded postgres: the server refuses its first connection: %w", err)
+		}
+		if parseErr := (*pgconn.ParseConfigError)(nil); errors.As(err, &parseErr) {
+			return fmt.Errorf("embedded postgres: a PG* variable in the environment is wrong: %w", err)
+		}
 		select {
 		case <-s.child.done:
 			return fmt.Errorf("embedded postgres: the server did not start: %w%s", s.Err(), s.output.tail())
@@ -124,10 +133,16 @@ func (s *Server) waitReady(ctx context.Context) error {
 	}
 }
 
+// connect makes a connection of this package's own, which no PGOPTIONS or the
+// like in the environment changes.
 func (s *Server) connect(ctx context.Context) (*pgx.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return pgx.Connect(ctx, s.URL("postgres"))
+	config, err := pgx.ParseConfig(s.URL("postgres"))
+	if err != nil {
+		return nil, err
+	}
+	config.RuntimeParams = map[string]string{"application_name": "embedded"}
+	config.ConnectTimeout = 10 * time.Second
+	return pgx.ConnectConfig(ctx, config)
 }
 
 // URL is the address of a database of this server, for pgx, psql and all of
@@ -144,7 +159,7 @@ func (s *Server) EnsureDatabase(ctx context.Context, name string) error {
 	if name == "" || len(name) > 63 {
 		return fmt.Errorf("embedded postgres: %q is not a database name: use 1 to 63 bytes", name)
 	}
-	conn, err := pgx.Connect(ctx, s.URL("postgres"))
+	conn, err := s.connect(ctx)
 	if err != nil {
 		return fmt.Errorf("embedded postgres: %w", err)
 	}
@@ -204,7 +219,7 @@ func (s *Server) Err() error {
 func (s *Server) Stop(ctx context.Context) error {
 	s.stopping.Store(true)
 	err := s.shutdown(ctx)
-	s.home.close()
+	s.unlock.Do(s.home.close)
 	return err
 }
 

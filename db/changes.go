@@ -1,0 +1,225 @@
+package db
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"millrace"
+	"millrace/db/dbsqlc"
+)
+
+// changeSet gathers the changes of many orders as columns, one statement for each table.
+type changeSet struct {
+	orders       map[uuid.UUID]*millrace.Order // whose header changed, as they stand last
+	events       dbsqlc.InsertEventsParams
+	transactions dbsqlc.UpsertTransactionsParams
+	reservations dbsqlc.UpsertReservationsParams
+	shipments    dbsqlc.UpsertShipmentsParams
+	stock        map[[2]string]millrace.StockMove // by SKU and location: a statement must not touch a row twice
+	jobs         []millrace.Job
+
+	// Where the last row of a transaction, a reservation or a shipment stands, so that a second change of it in the same set
+	// replaces the first.
+	transactionAt map[transactionKey]int
+	reservationAt map[reservationKey]int
+	shipmentAt    map[uuid.UUID]int
+}
+
+type transactionKey struct {
+	order uuid.UUID
+	n     int32
+}
+
+type reservationKey struct {
+	order         uuid.UUID
+	sku, location string
+}
+
+func (w *changeSet) add(o *millrace.Order, c millrace.Changes) {
+	if w.orders == nil {
+		w.orders = make(map[uuid.UUID]*millrace.Order)
+		w.stock = make(map[[2]string]millrace.StockMove)
+		w.transactionAt = make(map[transactionKey]int)
+		w.reservationAt = make(map[reservationKey]int)
+		w.shipmentAt = make(map[uuid.UUID]int)
+	}
+	if len(c.Events) > 0 {
+		w.orders[o.ID] = o
+	}
+	for _, e := range c.Events {
+		w.addEvent(e)
+	}
+	for _, t := range c.Transactions {
+		w.addTransaction(o.ID, t)
+	}
+	for _, r := range c.Reservations {
+		w.addReservation(o.ID, r)
+	}
+	if c.Shipment != nil {
+		w.addShipment(o.ID, c.Shipment)
+	}
+	for _, m := range c.Stock {
+		k := [2]string{m.SKU, m.Location}
+		sum := w.stock[k]
+		w.stock[k] = millrace.StockMove{SKU: m.SKU, Location: m.Location, OnHand: sum.OnHand + m.OnHand, Reserved: sum.Reserved + m.Reserved}
+	}
+	w.jobs = append(w.jobs, c.Jobs...)
+}
+
+func (w *changeSet) addEvent(e millrace.Event) {
+	p := &w.events
+	p.OrderIds = append(p.OrderIds, e.OrderID)
+	p.Versions = append(p.Versions, e.Version)
+	p.Types = append(p.Types, string(e.Type))
+	p.Statuses = append(p.Statuses, string(e.Status))
+	p.PaymentStatuses = append(p.PaymentStatuses, string(e.PaymentStatus))
+	p.FulfillmentStatuses = append(p.FulfillmentStatuses, string(e.FulfillmentStatus))
+	p.Datas = append(p.Datas, e.Data)
+	p.Actors = append(p.Actors, e.Actor)
+	p.Ats = append(p.Ats, e.At)
+	p.CustomerIds = append(p.CustomerIds, e.CustomerID)
+}
+
+func (w *changeSet) addTransaction(order uuid.UUID, t millrace.PaymentTransaction) {
+	var expires time.Time // zero stands for none, since an array of times has no empty place
+	if t.ExpiresAt != nil {
+		expires = *t.ExpiresAt
+	}
+	p := &w.transactions
+	if i, ok := w.transactionAt[transactionKey{order, t.N}]; ok {
+		p.States[i], p.Gateways[i], p.TransactionReferences[i], p.Codes[i], p.ExpiresAts[i] = string(t.State), t.Gateway, t.Reference, t.Code, expires
+		return
+	}
+	w.transactionAt[transactionKey{order, t.N}] = len(p.OrderIds)
+	p.OrderIds = append(p.OrderIds, order)
+	p.Ns = append(p.Ns, t.N)
+	p.Kinds = append(p.Kinds, string(t.Kind))
+	p.States = append(p.States, string(t.State))
+	p.Amounts = append(p.Amounts, t.AmountMinor)
+	p.WithCaptures = append(p.WithCaptures, t.WithCapture)
+	p.Keys = append(p.Keys, t.Key)
+	p.Gateways = append(p.Gateways, t.Gateway)
+	p.TransactionReferences = append(p.TransactionReferences, t.Reference)
+	p.Codes = append(p.Codes, t.Code)
+	p.RequestedAts = append(p.RequestedAts, t.RequestedAt)
+	p.ExpiresAts = append(p.ExpiresAts, expires)
+}
+
+func (w *changeSet) addReservation(order uuid.UUID, r millrace.Reservation) {
+	p := &w.reservations
+	k := reservationKey{order, r.SKU, r.Location}
+	if i, ok := w.reservationAt[k]; ok {
+		p.States[i] = string(r.State)
+		return
+	}
+	w.reservationAt[k] = len(p.OrderIds)
+	p.OrderIds = append(p.OrderIds, order)
+	p.Skus = append(p.Skus, r.SKU)
+	p.Locations = append(p.Locations, r.Location)
+	p.Quantities = append(p.Quantities, r.Quantity)
+	p.States = append(p.States, string(r.State))
+}
+
+func (w *changeSet) addShipment(order uuid.UUID, sh *millrace.Shipment) {
+	p := &w.shipments
+	if i, ok := w.shipmentAt[order]; ok {
+		p.States[i], p.Carriers[i], p.ShipmentReferences[i], p.Services[i] = string(sh.State), sh.Carrier, sh.Reference, sh.Service
+		p.TrackingNumbers[i], p.LabelUrls[i] = sh.TrackingNumber, sh.LabelURL
+		return
+	}
+	w.shipmentAt[order] = len(p.OrderIds)
+	p.OrderIds = append(p.OrderIds, order)
+	p.Ids = append(p.Ids, sh.ID)
+	p.States = append(p.States, string(sh.State))
+	p.Carriers = append(p.Carriers, sh.Carrier)
+	p.ShipmentReferences = append(p.ShipmentReferences, sh.Reference)
+	p.Services = append(p.Services, sh.Service)
+	p.TrackingNumbers = append(p.TrackingNumbers, sh.TrackingNumber)
+	p.LabelUrls = append(p.LabelUrls, sh.LabelURL)
+}
+
+// write writes a change set: the jobs by COPY, all else in one round trip.
+func (s *Store) write(ctx context.Context, tx pgx.Tx, c *changeSet) error {
+	if err := s.insertJobs(ctx, tx, c.jobs); err != nil {
+		return err
+	}
+	var w writes
+	if err := c.collect(ctx, w.queries()); err != nil {
+		return err
+	}
+	return w.send(ctx, tx)
+}
+
+// collect turns the change set into statements.
+func (c *changeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
+	var err error
+	do := func(rows int, f func() error) {
+		if rows > 0 && err == nil {
+			err = f()
+		}
+	}
+	updates := headers(c.orders)
+	moves := stockMoves(c.stock)
+	do(len(updates.Ids), func() error { return q.UpdateOrders(ctx, updates) })
+	do(len(c.events.OrderIds), func() error { return q.InsertEvents(ctx, c.events) })
+	do(len(c.transactions.OrderIds), func() error { return q.UpsertTransactions(ctx, c.transactions) })
+	do(len(c.reservations.OrderIds), func() error { return q.UpsertReservations(ctx, c.reservations) })
+	do(len(c.shipments.OrderIds), func() error { return q.UpsertShipments(ctx, c.shipments) })
+	do(len(moves.Skus), func() error { return q.MoveStock(ctx, moves) })
+	return err
+}
+
+func headers(orders map[uuid.UUID]*millrace.Order) dbsqlc.UpdateOrdersParams {
+	var p dbsqlc.UpdateOrdersParams
+	for _, o := range orders {
+		p.Ids = append(p.Ids, o.ID)
+		p.Statuses = append(p.Statuses, string(o.Status))
+		p.PaymentStatuses = append(p.PaymentStatuses, string(o.PaymentStatus))
+		p.FulfillmentStatuses = append(p.FulfillmentStatuses, string(o.FulfillmentStatus))
+		p.Versions = append(p.Versions, o.Version)
+		p.HoldReasons = append(p.HoldReasons, o.HoldReason)
+		p.UpdatedAts = append(p.UpdatedAts, o.UpdatedAt)
+	}
+	return p
+}
+
+func stockMoves(moves map[[2]string]millrace.StockMove) dbsqlc.MoveStockParams {
+	var p dbsqlc.MoveStockParams
+	for _, m := range moves {
+		if m.OnHand == 0 && m.Reserved == 0 {
+			continue
+		}
+		p.Skus = append(p.Skus, m.SKU)
+		p.Locations = append(p.Locations, m.Location)
+		p.OnHands = append(p.OnHands, m.OnHand)
+		p.Reserveds = append(p.Reserveds, m.Reserved)
+	}
+	return p
+}
+
+// addressJSON is how an address is stored; nil for none.
+func addressJSON(a *millrace.Address) (json.RawMessage, error) {
+	if a == nil {
+		return nil, nil
+	}
+	return json.Marshal(a)
+}
+
+// parseAddress reads a stored address.
+func parseAddress(body json.RawMessage) (*millrace.Address, error) {
+	if body == nil {
+		return nil, nil
+	}
+	var a millrace.Address
+	if err := json.Unmarshal(body, &a); err != nil {
+		return nil, err
+	}
+	return &a, nil
+}
+
+// localTime keeps a time that came from Postgres in UTC.
+func localTime(t time.Time) time.Time { return t.UTC() }

@@ -1,0 +1,285 @@
+package db
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"millrace"
+	"millrace/db/dbsqlc"
+	"millrace/db/group"
+)
+
+// PlaceOrder asks for an order to be taken in.
+type PlaceOrder struct {
+	Principal   millrace.Principal
+	Key         string // the client's Idempotency-Key, 1 to 255 bytes
+	RequestHash [32]byte
+	Request     millrace.OrderRequest
+	// Encode makes the answer that is stored with the key and given again to every replay. It is called before the commit.
+	Encode func(*millrace.Order) ([]byte, error)
+}
+
+// Placed is the answer to a PlaceOrder.
+type Placed struct {
+	OrderID  uuid.UUID
+	Response []byte // as Encode made it; nil for a replay whose personal data was erased since
+	Replayed bool
+}
+
+type intakeRequest struct {
+	PlaceOrder
+	customer *millrace.Customer
+}
+
+// PlaceOrder takes an order in: the order, its lines, its first event, the idempotency record and the job that reserves its stock, in
+// one transaction. When it returns nil, they are durable. The same principal and key make one order: a replay gets the stored answer.
+//
+// Codes: invalid (the request can never succeed), key_reused (the key came with another request), in_flight (the first request under
+// this key is being worked on), busy, unavailable, unknown (repeat the request under the same key to find out).
+func (s *Store) PlaceOrder(ctx context.Context, p PlaceOrder) (Placed, error) {
+	if err := p.Request.Validate(); err != nil {
+		return Placed{}, err
+	}
+	customer, err := s.orderingCustomer(ctx, p)
+	if err != nil {
+		return Placed{}, translate(err)
+	}
+	id := principalKey{p.Principal.Subject, p.Key}
+	if !s.inFlight.add(id) {
+		return Placed{}, millrace.Errorf(millrace.CodeInFlight, "The first request under this Idempotency-Key is still being worked on: send it again shortly.")
+	}
+	r := &intakeRequest{PlaceOrder: p, customer: customer}
+	placed, err := s.intake.Do(ctx, r)
+	s.inFlight.remove(id)
+	return placed, translate(err)
+}
+
+// orderingCustomer is the customer that orders, loaded as far as the request needs it.
+func (s *Store) orderingCustomer(ctx context.Context, p PlaceOrder) (*millrace.Customer, error) {
+	if p.Request.ShipTo == nil || p.Request.Email == "" && p.Principal.Email == "" {
+		return s.EnsureCustomer(ctx, p.Principal)
+	}
+	id, err := s.customerID(ctx, p.Principal)
+	if err != nil {
+		return nil, err
+	}
+	return &millrace.Customer{ID: id, Subject: p.Principal.Subject, Email: p.Principal.Email}, nil
+}
+
+// flushIntake takes in a group of orders. Keys of other processes are found first; a key that one of them uses at the same moment
+// breaks the transaction, and is then found at the second try.
+func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[Placed], error) {
+	const tries = 3
+	for try := 1; ; try++ {
+		outcomes, err := s.tryIntake(ctx, requests)
+		if err == nil || try == tries || !isUniqueViolation(err, "idempotency_keys_pkey") {
+			return outcomes, err
+		}
+	}
+}
+
+func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[Placed], error) {
+	q := s.queries()
+	known, err := knownKeys(ctx, q, requests)
+	if err != nil {
+		return nil, err
+	}
+	catalogue, err := readCatalogue(ctx, q, requests)
+	if err != nil {
+		return nil, err
+	}
+	outcomes := make([]group.Outcome[Placed], len(requests))
+	var w intakeSet
+	for i, r := range requests {
+		if k, ok := known[principalKey{r.Principal.Subject, r.Key}]; ok {
+			outcomes[i] = replay(r, k)
+			continue
+		}
+		outcomes[i] = s.prepare(r, catalogue, &w)
+	}
+	if len(w.orders) == 0 {
+		return outcomes, nil
+	}
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		if err := s.insertJobs(ctx, tx, w.jobs); err != nil {
+			return err
+		}
+		var statements writes
+		if err := w.collect(ctx, statements.queries()); err != nil {
+			return err
+		}
+		return statements.send(ctx, tx)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take in %d orders: %w", len(w.orders), err)
+	}
+	s.ring(w.orders...)
+	return outcomes, nil
+}
+
+func knownKeys(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest) (map[principalKey]dbsqlc.IdempotencyKeysRow, error) {
+	var p dbsqlc.IdempotencyKeysParams
+	for _, r := range requests {
+		p.Principals = append(p.Principals, r.Principal.Subject)
+		p.Keys = append(p.Keys, r.Key)
+	}
+	rows, err := q.IdempotencyKeys(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("look up idempotency keys: %w", err)
+	}
+	known := make(map[principalKey]dbsqlc.IdempotencyKeysRow, len(rows))
+	for _, k := range rows {
+		known[principalKey{k.Principal, k.Key}] = k
+	}
+	return known, nil
+}
+
+func readCatalogue(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest) (map[string]millrace.Product, error) {
+	catalogue := make(map[string]millrace.Product)
+	var skus []string
+	for _, r := range requests {
+		for _, l := range r.Request.Lines {
+			if _, seen := catalogue[l.SKU]; !seen {
+				catalogue[l.SKU] = millrace.Product{}
+				skus = append(skus, l.SKU)
+			}
+		}
+	}
+	rows, err := q.ProductsBySKU(ctx, skus)
+	if err != nil {
+		return nil, fmt.Errorf("read the catalogue: %w", err)
+	}
+	for _, p := range rows {
+		catalogue[p.Sku] = millrace.Product{SKU: p.Sku, Name: p.Name, PriceMinor: p.PriceMinor, Currency: p.Currency, Active: p.Active}
+	}
+	return catalogue, nil
+}
+
+func replay(r *intakeRequest, k dbsqlc.IdempotencyKeysRow) group.Outcome[Placed] {
+	if subtle.ConstantTimeCompare(k.RequestHash, r.RequestHash[:]) != 1 {
+		return group.Outcome[Placed]{Err: millrace.Errorf(millrace.CodeKeyReused, "This Idempotency-Key was used for another request: take a new key for a new order.")}
+	}
+	return group.Outcome[Placed]{Answer: Placed{OrderID: k.OrderID, Response: k.Response, Replayed: true}}
+}
+
+// prepare makes the order of a request and its answer, and adds them to the set to write.
+func (s *Store) prepare(r *intakeRequest, catalogue map[string]millrace.Product, w *intakeSet) group.Outcome[Placed] {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return group.Outcome[Placed]{Err: err}
+	}
+	o, err := millrace.NewOrder(id, r.customer, &r.Request, catalogue, s.now(), "customer:"+r.Principal.Subject)
+	if err != nil {
+		return group.Outcome[Placed]{Err: err}
+	}
+	response, err := r.Encode(o)
+	if err == nil {
+		err = w.add(o, r, response)
+	}
+	if err != nil {
+		return group.Outcome[Placed]{Err: fmt.Errorf("encode the order: %w", err)}
+	}
+	return group.Outcome[Placed]{Answer: Placed{OrderID: o.ID, Response: response}}
+}
+
+// intakeSet gathers new orders as columns.
+type intakeSet struct {
+	orders []*millrace.Order
+	jobs   []millrace.Job
+	keys   dbsqlc.InsertIdempotencyKeysParams
+	lines  dbsqlc.InsertLinesParams
+	header dbsqlc.InsertOrdersParams
+	events changeSet
+}
+
+func (w *intakeSet) add(o *millrace.Order, r *intakeRequest, response []byte) error {
+	shipTo, err := addressJSON(o.ShipTo)
+	if err != nil {
+		return err
+	}
+	change := o.TakeChanges()
+	w.orders = append(w.orders, o)
+	w.jobs = append(w.jobs, change.Jobs...)
+	for _, e := range change.Events {
+		w.events.addEvent(e)
+	}
+
+	k := &w.keys
+	k.Principals = append(k.Principals, r.Principal.Subject)
+	k.Keys = append(k.Keys, r.Key)
+	k.RequestHashes = append(k.RequestHashes, r.RequestHash[:])
+	k.OrderIds = append(k.OrderIds, o.ID)
+	k.Responses = append(k.Responses, response)
+	k.CreatedAts = append(k.CreatedAts, o.PlacedAt)
+
+	for _, l := range o.Lines {
+		p := &w.lines
+		p.OrderIds = append(p.OrderIds, o.ID)
+		p.Ns = append(p.Ns, l.N)
+		p.Skus = append(p.Skus, l.SKU)
+		p.Names = append(p.Names, l.Name)
+		p.Quantities = append(p.Quantities, l.Quantity)
+		p.UnitPrices = append(p.UnitPrices, l.UnitPriceMinor)
+		p.Totals = append(p.Totals, l.TotalMinor)
+	}
+	w.addHeader(o, shipTo)
+	return nil
+}
+
+func (w *intakeSet) addHeader(o *millrace.Order, shipTo json.RawMessage) {
+	h := &w.header
+	h.Ids = append(h.Ids, o.ID)
+	h.CustomerIds = append(h.CustomerIds, o.CustomerID)
+	h.Ns = append(h.Ns, int64(len(h.Ids)))
+	h.Statuses = append(h.Statuses, string(o.Status))
+	h.PaymentStatuses = append(h.PaymentStatuses, string(o.PaymentStatus))
+	h.FulfillmentStatuses = append(h.FulfillmentStatuses, string(o.FulfillmentStatus))
+	h.Versions = append(h.Versions, o.Version)
+	h.Currencies = append(h.Currencies, string(o.Currency))
+	h.Totals = append(h.Totals, o.TotalMinor)
+	h.PaymentMethods = append(h.PaymentMethods, o.PaymentMethod)
+	h.Emails = append(h.Emails, o.Email)
+	h.ShipTos = append(h.ShipTos, shipTo)
+	h.PlacedAts = append(h.PlacedAts, o.PlacedAt)
+}
+
+// collect turns the set into statements; the orders come last, since they take the counter's lock.
+func (w *intakeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
+	return errors.Join(q.InsertIdempotencyKeys(ctx, w.keys), q.InsertLines(ctx, w.lines), q.InsertEvents(ctx, w.events.events),
+		q.InsertOrders(ctx, w.header))
+}
+
+// principalKey is an idempotency key and whose it is.
+type principalKey struct{ principal, key string }
+
+// keySet holds the keys of requests that are being worked on in this process.
+type keySet struct {
+	mu   sync.Mutex
+	keys map[principalKey]struct{}
+}
+
+func (s *keySet) add(k principalKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, busy := s.keys[k]; busy {
+		return false
+	}
+	if s.keys == nil {
+		s.keys = make(map[principalKey]struct{})
+	}
+	s.keys[k] = struct{}{}
+	return true
+}
+
+func (s *keySet) remove(k principalKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.keys, k)
+}

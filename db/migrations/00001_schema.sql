@@ -1,0 +1,167 @@
+-- +goose Up
+CREATE TABLE customers (
+    id          uuid PRIMARY KEY,
+    subject     text NOT NULL UNIQUE,
+    email       text NOT NULL DEFAULT '',
+    name        text NOT NULL DEFAULT '',
+    phone       text NOT NULL DEFAULT '',
+    address     jsonb,
+    created_at  timestamptz NOT NULL,
+    updated_at  timestamptz NOT NULL,
+    erased_at   timestamptz
+);
+
+CREATE TABLE products (
+    sku         text PRIMARY KEY,
+    name        text NOT NULL,
+    description text NOT NULL DEFAULT '',
+    price_minor bigint NOT NULL CHECK (price_minor > 0),
+    currency    char(3) NOT NULL,
+    active      boolean NOT NULL DEFAULT true,
+    updated_at  timestamptz NOT NULL
+);
+
+-- Stock. What is reserved stays on hand until it ships.
+CREATE TABLE inventory_levels (
+    sku      text NOT NULL REFERENCES products (sku),
+    location text NOT NULL,
+    on_hand  bigint NOT NULL,
+    reserved bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (sku, location),
+    CHECK (0 <= reserved AND reserved <= on_hand)
+) WITH (fillfactor = 50);
+
+-- Every change of on_hand that is not a shipment: with the consumed reservations it adds up to what is on hand.
+CREATE TABLE inventory_adjustments (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sku      text NOT NULL,
+    location text NOT NULL,
+    delta    bigint NOT NULL,
+    actor    text NOT NULL,
+    at       timestamptz NOT NULL
+);
+
+-- Two counters that are locked to the end of the transaction that moves them, so that their values have no holes and follow the
+-- order of commits: 'received' numbers the orders taken in, 'allocated' is the last of them that was offered stock.
+CREATE TABLE counters (
+    name  text PRIMARY KEY,
+    value bigint NOT NULL
+) WITH (fillfactor = 10);
+
+INSERT INTO counters (name, value) VALUES ('received', 0), ('allocated', 0);
+
+-- No index holds status or any other column that a step changes, so that updates stay on their page (HOT).
+CREATE TABLE orders (
+    id                 uuid PRIMARY KEY,
+    customer_id        uuid NOT NULL,
+    received_seq       bigint NOT NULL UNIQUE,
+    status             text NOT NULL,
+    payment_status     text NOT NULL,
+    fulfillment_status text NOT NULL,
+    version            integer NOT NULL,
+    currency           char(3) NOT NULL,
+    total_minor        bigint NOT NULL CHECK (total_minor > 0),
+    payment_method     text NOT NULL,
+    email              text NOT NULL,
+    ship_to            jsonb,
+    hold_reason        text NOT NULL DEFAULT '',
+    placed_at          timestamptz NOT NULL,
+    updated_at         timestamptz NOT NULL
+) WITH (fillfactor = 60);
+
+CREATE INDEX orders_customer_id_id_idx ON orders (customer_id, id);
+
+CREATE TABLE order_lines (
+    order_id         uuid NOT NULL,
+    n                integer NOT NULL,
+    sku              text NOT NULL,
+    name             text NOT NULL,
+    quantity         integer NOT NULL CHECK (quantity > 0),
+    unit_price_minor bigint NOT NULL,
+    total_minor      bigint NOT NULL,
+    PRIMARY KEY (order_id, n)
+);
+
+-- Append-only: the audit log and what watchers are sent. tx is the writing transaction's id, by which streams of many orders resume.
+CREATE TABLE order_events (
+    order_id           uuid NOT NULL,
+    version            integer NOT NULL,
+    type               text NOT NULL,
+    status             text NOT NULL,
+    payment_status     text NOT NULL,
+    fulfillment_status text NOT NULL,
+    data               jsonb NOT NULL,
+    actor              text NOT NULL,
+    at                 timestamptz NOT NULL,
+    customer_id        uuid NOT NULL,
+    tx                 bigint NOT NULL DEFAULT (pg_current_xact_id()::text)::bigint,
+    PRIMARY KEY (order_id, version)
+);
+
+CREATE INDEX order_events_tx_idx ON order_events USING brin (tx) WITH (pages_per_range = 16, autosummarize = on);
+
+CREATE TABLE reservations (
+    order_id uuid NOT NULL,
+    sku      text NOT NULL,
+    location text NOT NULL,
+    quantity bigint NOT NULL CHECK (quantity > 0),
+    state    text NOT NULL,
+    PRIMARY KEY (order_id, sku, location)
+) WITH (fillfactor = 80);
+
+CREATE TABLE payment_transactions (
+    order_id     uuid NOT NULL,
+    n            integer NOT NULL,
+    kind         text NOT NULL,
+    state        text NOT NULL,
+    amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+    with_capture boolean NOT NULL,
+    key          text NOT NULL,
+    gateway      text NOT NULL,
+    reference    text NOT NULL,
+    code         text NOT NULL,
+    requested_at timestamptz NOT NULL,
+    expires_at   timestamptz,
+    PRIMARY KEY (order_id, n)
+) WITH (fillfactor = 80);
+
+-- The last line of defence for "a card is never charged twice": whatever the code does, an order holds one capture.
+CREATE UNIQUE INDEX payment_transactions_one_capture_idx ON payment_transactions (order_id) WHERE kind = 'capture' AND state = 'succeeded';
+
+CREATE TABLE shipments (
+    order_id        uuid PRIMARY KEY,
+    id              uuid NOT NULL,
+    state           text NOT NULL,
+    carrier         text NOT NULL,
+    reference       text NOT NULL,
+    service         text NOT NULL,
+    tracking_number text NOT NULL,
+    label_url       text NOT NULL
+) WITH (fillfactor = 70);
+
+-- What a customer was answered under a key. response is null once the customer's personal data was erased.
+CREATE TABLE idempotency_keys (
+    principal    text NOT NULL,
+    key          text NOT NULL,
+    request_hash bytea NOT NULL,
+    order_id     uuid NOT NULL,
+    response     bytea,
+    created_at   timestamptz NOT NULL,
+    PRIMARY KEY (principal, key)
+);
+
+CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys USING brin (created_at);
+
+-- +goose Down
+DROP TABLE idempotency_keys;
+DROP TABLE shipments;
+DROP TABLE payment_transactions;
+DROP TABLE reservations;
+DROP TABLE order_events;
+DROP TABLE order_lines;
+DROP TABLE orders;
+DROP TABLE counters;
+DROP TABLE inventory_adjustments;
+DROP TABLE inventory_levels;
+DROP TABLE products;
+DROP TABLE customers;

@@ -1,0 +1,132 @@
+package db
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"millrace"
+	"millrace/db/dbsqlc"
+)
+
+// FindOrder is an order with everything that belongs to it, or CodeNotFound.
+func (s *Store) FindOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, error) {
+	orders, err := loadOrders(ctx, s.pool, []uuid.UUID{id}, everything, forReading)
+	if err != nil {
+		return nil, translate(err)
+	}
+	if o := orders[id]; o != nil {
+		return o, nil
+	}
+	return nil, errNoOrder()
+}
+
+// OrderFilter selects orders. Zero fields select all.
+type OrderFilter struct {
+	CustomerID uuid.UUID
+	Status     millrace.OrderStatus
+	SKU        string
+	From, To   time.Time // placed at or after From, before To
+	Before     uuid.UUID // the last id of the page before this one
+	Limit      int
+}
+
+// ListOrders lists orders, newest first, with their lines; more reports whether there are older ones.
+func (s *Store) ListOrders(ctx context.Context, f OrderFilter) (orders []*millrace.Order, more bool, err error) {
+	p := dbsqlc.ListOrdersParams{Status: string(f.Status), Sku: f.SKU, PageSize: int32(f.Limit) + 1, Before: uuid.Max}
+	if f.CustomerID != uuid.Nil {
+		p.CustomerID = &f.CustomerID
+	}
+	if !f.To.IsZero() {
+		p.Before = firstID(f.To)
+	}
+	if f.Before != uuid.Nil && string(f.Before[:]) < string(p.Before[:]) {
+		p.Before = f.Before
+	}
+	if !f.From.IsZero() {
+		p.NotBefore = firstID(f.From)
+	}
+	rows, err := s.queries().ListOrders(ctx, p)
+	if err != nil {
+		return nil, false, translate(err)
+	}
+	if more = len(rows) > f.Limit; more {
+		rows = rows[:f.Limit]
+	}
+	byID := make(map[uuid.UUID]*millrace.Order, len(rows))
+	orders = make([]*millrace.Order, len(rows))
+	for i, r := range rows {
+		if orders[i], err = orderOf(r); err != nil {
+			return nil, false, translate(err)
+		}
+		byID[r.ID] = orders[i]
+	}
+	return orders, more, translate(loadParts(ctx, s.queries(), byID, withLines))
+}
+
+// firstID is the smallest UUIDv7 of a millisecond: ids of orders placed before it are smaller.
+func firstID(t time.Time) uuid.UUID {
+	var id uuid.UUID
+	ms := max(t.UnixMilli(), 0)
+	for i := range 6 {
+		id[i] = byte(ms >> (40 - 8*i))
+	}
+	return id
+}
+
+// CancelOrder ends an order before it ships: stock goes back, money is voided or refunded by a job. Canceling twice is once; an order
+// that was shipped or has ended otherwise is CodeConflict.
+func (s *Store) CancelOrder(ctx context.Context, id uuid.UUID, reason, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, everything, func(o *millrace.Order) error { return o.Cancel(reason, s.now(), actor) })
+}
+
+// HoldOrder stops an order until an operator releases or cancels it; CodeConflict for one that has ended.
+func (s *Store) HoldOrder(ctx context.Context, id uuid.UUID, reason, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, 0, func(o *millrace.Order) error { return o.Hold(reason, s.now(), actor) })
+}
+
+// ReleaseOrder lets a held order go on; CodeConflict for one that has ended.
+func (s *Store) ReleaseOrder(ctx context.Context, id uuid.UUID, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, everything, func(o *millrace.Order) error { return o.Release(s.now(), actor) })
+}
+
+// ResumeOrder makes sure that a job carries an order on; CodeConflict for one that has ended.
+func (s *Store) ResumeOrder(ctx context.Context, id uuid.UUID, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, everything, func(o *millrace.Order) error { return o.Resume(s.now(), actor) })
+}
+
+// RefundOrder asks for amount minor units to be sent back, once for each key; the rest of what was captured if amount is 0.
+// CodeConflict where less is left.
+func (s *Store) RefundOrder(ctx context.Context, id uuid.UUID, amount int64, key, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, withTransactions, func(o *millrace.Order) error { return o.Refund(amount, key, s.now(), actor) })
+}
+
+// SettlePayment records what a gateway said about an order's nth payment transaction, and its consequences.
+func (s *Store) SettlePayment(ctx context.Context, id uuid.UUID, n int32, r millrace.PaymentResult, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, withTransactions|withReservations|withShipment, func(o *millrace.Order) error {
+		return o.SettlePayment(n, r, s.config.Policy, s.now(), actor)
+	})
+}
+
+// ExpireOrder ends an order whose buyer did not act in time; before that time it does nothing.
+func (s *Store) ExpireOrder(ctx context.Context, id uuid.UUID, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, withTransactions|withReservations|withShipment, func(o *millrace.Order) error { return o.Expire(s.now(), actor) })
+}
+
+// SettleShipment records what became of an order's label, and its consequences.
+func (s *Store) SettleShipment(ctx context.Context, id uuid.UUID, r millrace.LabelResult, carrier, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, withTransactions|withReservations|withShipment, func(o *millrace.Order) error {
+		return o.SettleShipment(r, carrier, s.now(), actor)
+	})
+}
+
+// TrackShipment records where an order's parcel is, and its consequences.
+func (s *Store) TrackShipment(ctx context.Context, id uuid.UUID, r millrace.TrackResult, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, withTransactions|withShipment, func(o *millrace.Order) error { return o.TrackShipment(r, s.now(), actor) })
+}
+
+// ShipmentCanceled records that a carrier took the label of an order back that has ended.
+func (s *Store) ShipmentCanceled(ctx context.Context, id uuid.UUID, actor string) (*millrace.Order, error) {
+	return s.apply(ctx, id, withShipment, func(o *millrace.Order) error { return o.ShipmentCanceled(s.now(), actor) })
+}

@@ -1,0 +1,48 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
+)
+
+// Limits that every connection of a pool runs under: no statement and no idle transaction holds locks for longer.
+const (
+	statementTimeout = 15 * time.Second
+	idleInTxTimeout  = 30 * time.Second
+)
+
+// NewPool opens a pool of at most maxConns connections to databaseURL, with the settings that Millrace counts on. The pool of a
+// Store stays small: its commands share few, large transactions.
+func NewPool(ctx context.Context, databaseURL string, maxConns int32) (*pgxpool.Pool, error) {
+	config, err := pgxpool.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("parse the database URL: %w", err)
+	}
+	config.MaxConns = maxConns
+	params := config.ConnConfig.RuntimeParams
+	for name, value := range map[string]string{
+		"application_name":                    "millrace",
+		"statement_timeout":                   fmt.Sprint(statementTimeout.Milliseconds()),
+		"idle_in_transaction_session_timeout": fmt.Sprint(idleInTxTimeout.Milliseconds()),
+		"timezone":                            "UTC",
+	} {
+		if _, set := params[name]; !set {
+			params[name] = value
+		}
+	}
+	config.ConnConfig.ConnectTimeout = 5 * time.Second
+	config.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
+		pgxuuid.Register(c.TypeMap())
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	return pool, nil
+}

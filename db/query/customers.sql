@@ -1,0 +1,26 @@
+-- name: CreateCustomer :exec
+INSERT INTO customers (id, subject, email, name, created_at, updated_at) VALUES (@id, @subject, @email, @name, @at, @at)
+ON CONFLICT (subject) DO NOTHING;
+
+-- name: FindCustomer :one
+SELECT * FROM customers WHERE subject = @subject;
+
+-- name: LockCustomer :one
+SELECT * FROM customers WHERE subject = @subject FOR UPDATE;
+
+-- name: UpdateCustomer :exec
+UPDATE customers SET email = @email, name = @name, phone = @phone, address = @address, updated_at = @updated_at, erased_at = NULL
+WHERE subject = @subject;
+
+-- name: EraseCustomer :one
+UPDATE customers SET email = '', name = '', phone = '', address = NULL, updated_at = @at, erased_at = @at
+WHERE subject = @subject RETURNING id;
+
+-- name: EraseOrders :exec
+UPDATE orders SET email = '', ship_to = NULL WHERE customer_id = @customer_id;
+
+-- name: EraseResponses :exec
+UPDATE idempotency_keys SET response = NULL WHERE principal = @principal;
+
+-- name: DropOldKeys :execrows
+DELETE FROM idempotency_keys WHERE created_at < @before;

@@ -1,0 +1,41 @@
+-- name: IdempotencyKeys :many
+SELECT k.principal, k.key, k.request_hash, k.order_id, k.response
+FROM idempotency_keys k
+JOIN (SELECT unnest(@principals::text[]) AS principal, unnest(@keys::text[]) AS key) q
+  ON q.principal = k.principal AND q.key = k.key;
+
+-- name: ProductsBySKU :many
+SELECT sku, name, price_minor, currency, active FROM products WHERE sku = ANY (@skus::text[]);
+
+-- name: InsertIdempotencyKeys :exec
+-- In the order of the key, so that two processes with the same keys wait for each other instead of deadlocking. A key that another
+-- process has just used is a unique violation, after which the group looks again and answers with what is stored.
+INSERT INTO idempotency_keys (principal, key, request_hash, order_id, response, created_at)
+SELECT r.principal, r.key, r.request_hash, r.order_id, r.response, r.created_at
+FROM (SELECT unnest(@principals::text[]) AS principal, unnest(@keys::text[]) AS key, unnest(@request_hashes::bytea[]) AS request_hash,
+             unnest(@order_ids::uuid[]) AS order_id, unnest(@responses::bytea[]) AS response, unnest(@created_ats::timestamptz[]) AS created_at) r
+ORDER BY r.principal, r.key;
+
+-- name: InsertLines :exec
+INSERT INTO order_lines (order_id, n, sku, name, quantity, unit_price_minor, total_minor)
+SELECT unnest(@order_ids::uuid[]), unnest(@ns::integer[]), unnest(@skus::text[]), unnest(@names::text[]),
+       unnest(@quantities::integer[]), unnest(@unit_prices::bigint[]), unnest(@totals::bigint[]);
+
+-- name: InsertOrders :exec
+-- The last statement of an intake transaction: it takes the lock of the counter row, which is held until the commit, so that
+-- received_seq follows the order of commits and has no holes.
+WITH counter AS (
+    UPDATE counters SET value = value + cardinality(@ids::uuid[]) WHERE counters.name = 'received' RETURNING value - cardinality(@ids::uuid[]) AS base
+)
+INSERT INTO orders (id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor,
+                    payment_method, email, ship_to, placed_at, updated_at)
+SELECT r.id, r.customer_id, counter.base + r.n, r.status, r.payment_status, r.fulfillment_status, r.version, r.currency, r.total_minor,
+       r.payment_method, r.email, r.ship_to, r.placed_at, r.placed_at
+FROM counter, (
+    SELECT unnest(@ids::uuid[]) AS id, unnest(@customer_ids::uuid[]) AS customer_id, unnest(@ns::bigint[]) AS n,
+           unnest(@statuses::text[]) AS status, unnest(@payment_statuses::text[]) AS payment_status,
+           unnest(@fulfillment_statuses::text[]) AS fulfillment_status, unnest(@versions::integer[]) AS version,
+           unnest(@currencies::text[]) AS currency, unnest(@totals::bigint[]) AS total_minor,
+           unnest(@payment_methods::text[]) AS payment_method, unnest(@emails::text[]) AS email,
+           unnest(@ship_tos::jsonb[]) AS ship_to, unnest(@placed_ats::timestamptz[]) AS placed_at
+) r;

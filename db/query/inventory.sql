@@ -1,0 +1,64 @@
+-- name: LockAllocation :one
+SELECT value FROM counters WHERE name = 'allocated' FOR UPDATE;
+
+-- name: SetAllocated :exec
+UPDATE counters SET value = @value WHERE name = 'allocated';
+
+-- name: LockQueuedOrders :many
+-- The next orders to be offered stock, and those that missed their turn (held when it came). Whoever calls this holds the
+-- allocation lock.
+SELECT * FROM orders
+WHERE id = ANY (@late::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > @allocated ORDER BY q.received_seq LIMIT @page_size))
+ORDER BY id FOR UPDATE;
+
+-- name: AwaitingStock :many
+SELECT id, received_seq FROM orders WHERE id = ANY (@ids::uuid[]) AND status = 'pending';
+
+-- name: LockLevels :many
+SELECT * FROM inventory_levels WHERE sku = ANY (@skus::text[]) ORDER BY sku, location FOR UPDATE;
+
+-- name: MoveStock :exec
+-- The subquery locks the levels in the order of SKU and location before the first of them changes.
+UPDATE inventory_levels l
+SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
+FROM (
+    SELECT x.sku, x.location, d.on_hand, d.reserved
+    FROM inventory_levels x
+    JOIN (SELECT unnest(@skus::text[]) AS sku, unnest(@locations::text[]) AS location, unnest(@on_hands::bigint[]) AS on_hand,
+                 unnest(@reserveds::bigint[]) AS reserved) d ON d.sku = x.sku AND d.location = x.location
+    ORDER BY x.sku, x.location FOR UPDATE OF x
+) m
+WHERE l.sku = m.sku AND l.location = m.location;
+
+-- name: Levels :many
+SELECT * FROM inventory_levels WHERE sku = @sku ORDER BY location;
+
+-- name: LockLevel :one
+SELECT * FROM inventory_levels WHERE sku = @sku AND location = @location FOR UPDATE;
+
+-- name: CreateLevel :exec
+INSERT INTO inventory_levels (sku, location, on_hand) VALUES (@sku, @location, 0) ON CONFLICT DO NOTHING;
+
+-- name: SetOnHand :one
+UPDATE inventory_levels SET on_hand = @on_hand WHERE sku = @sku AND location = @location RETURNING *;
+
+-- name: InsertAdjustment :exec
+INSERT INTO inventory_adjustments (sku, location, delta, actor, at) VALUES (@sku, @location, @delta, @actor, @at);
+
+-- name: ListProducts :many
+SELECT p.*, coalesce((SELECT sum(l.on_hand - l.reserved) FROM inventory_levels l WHERE l.sku = p.sku), 0)::bigint AS available
+FROM products p
+WHERE p.sku > @after AND (p.active OR @include_inactive::boolean)
+ORDER BY p.sku
+LIMIT @page_size;
+
+-- name: PutProduct :one
+-- xmax is 0 where the row is new.
+INSERT INTO products (sku, name, description, price_minor, currency, active, updated_at)
+VALUES (@sku, @name, @description, @price_minor, @currency, @active, @updated_at)
+ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description, price_minor = excluded.price_minor,
+    currency = excluded.currency, active = excluded.active, updated_at = excluded.updated_at
+RETURNING (xmax = 0)::boolean AS created;
+
+-- name: ProductExists :one
+SELECT EXISTS (SELECT FROM products WHERE sku = @sku);

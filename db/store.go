@@ -1,0 +1,158 @@
+package db
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"millrace"
+	"millrace/db/dbsqlc"
+	"millrace/db/group"
+	"millrace/db/migrations"
+)
+
+// Config is what a Store needs. Only Pool is required.
+type Config struct {
+	Pool   *pgxpool.Pool
+	Logger *slog.Logger
+	Policy millrace.PaymentPolicy
+	// Ring is told, after a commit, of each order that changed and whose it is. It must not block.
+	Ring func(orderID, customerID uuid.UUID)
+	// MaxGroup bounds how many callers share a transaction (default 256); 1 gives each its own.
+	MaxGroup int
+	// MaxQueue bounds how many callers wait for each kind of command (default 4096); past it they get CodeBusy.
+	MaxQueue int
+	// MaxAttempts is how often a job is tried before it is given up and its order is held (default 20).
+	MaxAttempts int
+	// Observe is told each flush's kind ("intake", "step" or "allocation"), size, duration and its first caller's wait.
+	Observe func(kind string, size int, took, waited time.Duration)
+	// Now is the clock (default time.Now).
+	Now func() time.Time
+}
+
+// Store is the orders in Postgres. Make one with NewStore; Close it to wait for what is under way. It is safe for concurrent use.
+type Store struct {
+	config Config
+	pool   *pgxpool.Pool
+	river  *river.Client[pgx.Tx]
+
+	intake     *group.Committer[*intakeRequest, Placed]
+	steps      *group.Committer[*command, *millrace.Order]
+	allocation *group.Committer[uuid.UUID, struct{}]
+
+	inFlight  keySet
+	customers customerCache
+}
+
+// flushTimeout bounds one flush; commitTimeout bounds the wait for a commit that was sent.
+const (
+	flushTimeout  = 20 * time.Second
+	commitTimeout = 10 * time.Second
+)
+
+// NewStore makes a Store over a migrated database.
+func NewStore(c Config) (*Store, error) {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	c.MaxGroup = cmp.Or(c.MaxGroup, 256)
+	c.MaxQueue = cmp.Or(c.MaxQueue, 4096)
+	c.MaxAttempts = cmp.Or(c.MaxAttempts, 20)
+	c.Policy.ActionTimeout = cmp.Or(c.Policy.ActionTimeout, 30*time.Minute)
+	client, err := river.NewClient(riverpgxv5.New(c.Pool), &river.Config{Schema: migrations.RiverSchema, Logger: c.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("make River's client: %w", err)
+	}
+	s := &Store{config: c, pool: c.Pool, river: client}
+	limits := func(kind string, flushes int) group.Config {
+		g := group.Config{MaxGroup: c.MaxGroup, MaxQueue: c.MaxQueue, Flushes: flushes, Timeout: flushTimeout, Divide: isRequestsFault}
+		if c.Observe != nil {
+			g.Observe = func(size int, took, waited time.Duration) { c.Observe(kind, size, took, waited) }
+		}
+		return g
+	}
+	// Intake and allocation each end in the lock of one row, so a second flush of theirs would only wait for the first.
+	s.intake = group.New(limits("intake", 1), s.flushIntake)
+	s.steps = group.New(limits("step", 2), s.flushCommands)
+	s.allocation = group.New(limits("allocation", 1), s.flushAllocation)
+	return s, nil
+}
+
+// Close refuses further commands and waits until those accepted are done. The pool stays open: it is its owner's.
+func (s *Store) Close() {
+	s.intake.Close()
+	s.steps.Close()
+	s.allocation.Close()
+}
+
+// Waiting is how many callers wait for each kind of flush.
+func (s *Store) Waiting() map[string]int {
+	return map[string]int{"intake": s.intake.Waiting(), "step": s.steps.Waiting(), "allocation": s.allocation.Waiting()}
+}
+
+// now is the time to stamp, to the microsecond that Postgres keeps.
+func (s *Store) now() time.Time { return s.config.Now().UTC().Truncate(time.Microsecond) }
+
+func (s *Store) queries() *dbsqlc.Queries { return dbsqlc.New(s.pool) }
+
+// inTx runs f in a transaction. The commit does not end with ctx: once sent, it is waited for, and where its answer does not come
+// the error is errCommitUnknown.
+func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
+	tx, err := s.pool.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f(tx); err != nil {
+		rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+		defer cancel()
+		_ = tx.Rollback(rollback) // a connection that cannot roll back is closed, which rolls back
+		return err
+	}
+	return commit(ctx, tx)
+}
+
+func commit(ctx context.Context, tx pgx.Tx) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	err := tx.Commit(ctx)
+	if err != nil && !isServerError(err) {
+		return fmt.Errorf("%w: %w", errCommitUnknown, err)
+	}
+	return err
+}
+
+// ring tells the doorbell which orders changed.
+func (s *Store) ring(orders ...*millrace.Order) {
+	if s.config.Ring == nil {
+		return
+	}
+	for _, o := range orders {
+		s.config.Ring(o.ID, o.CustomerID)
+	}
+}
+
+// insertJobs inserts jobs in the transaction of the change that asks for them.
+func (s *Store) insertJobs(ctx context.Context, tx pgx.Tx, jobs []millrace.Job) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	params := make([]river.InsertManyParams, len(jobs))
+	for i, j := range jobs {
+		params[i] = river.InsertManyParams{Args: j, InsertOpts: &river.InsertOpts{Queue: j.Queue(), MaxAttempts: s.config.MaxAttempts}}
+	}
+	if _, err := s.river.InsertManyFastTx(ctx, tx, params); err != nil {
+		return fmt.Errorf("insert jobs: %w", err)
+	}
+	return nil
+}
