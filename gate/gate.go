@@ -3,8 +3,6 @@ package gate
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -43,6 +41,9 @@ type Config struct {
 	AddressRate, AccountRate Rate
 	// LoginRate limits attempts to log in from one address. Default 20 in a minute.
 	LoginRate Rate
+	// MaxConns and MaxConnsPerAddress bound the open connections, in all and from one address (trusted proxies excepted).
+	// Default: no limit.
+	MaxConns, MaxConnsPerAddress int
 	// DrainTimeout is how long requests may go on after Serve was told to stop. Default 15 s.
 	DrainTimeout time.Duration
 	// Logger for events. Default slog.Default().
@@ -68,6 +69,8 @@ type Gate struct {
 	byAccount      *limiter
 	logins         *limiter
 	badCredentials *limiter
+	metrics        *metrics
+	listening      atomic.Bool
 	now            func() time.Time
 	closeOnce      sync.Once
 }
@@ -101,6 +104,7 @@ func New(ctx context.Context, cfg Config) (*Gate, error) {
 		store.Close()
 		return nil, err
 	}
+	g.metrics = newMetrics(g)
 	g.own = g.ownHandler()
 	g.Reload(cfg.Routes)
 	return g, nil
@@ -152,8 +156,13 @@ func (g *Gate) Close() {
 	})
 }
 
-// Ready reports whether the gate can check requests: the database answers.
-func (g *Gate) Ready(ctx context.Context) error { return g.store.Ping(ctx) }
+// Ready reports whether the gate can do its work: the database answers, and Run hears of revocations.
+func (g *Gate) Ready(ctx context.Context) error {
+	if !g.listening.Load() {
+		return errNotListening
+	}
+	return g.store.Ping(ctx)
+}
 
 // Run follows revocations by other processes, ends streams whose credential is no longer good, rotates signing keys and
 // removes dead sessions, until the context ends. It waits for all of that to stop.
@@ -192,9 +201,11 @@ func (g *Gate) listen(ctx context.Context) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := g.store.hear(ctx, func(r revocation) {
 			pause = 100 * time.Millisecond
+			g.listening.Store(true)
 			g.cache.forget(r)
 			g.streams.end(r)
 		})
+		g.listening.Store(false)
 		if ctx.Err() != nil {
 			return
 		}
@@ -211,12 +222,4 @@ func (g *Gate) listen(ctx context.Context) {
 func (g *Gate) revoke(r revocation) {
 	g.cache.forget(r)
 	g.streams.end(r)
-}
-
-// exposeError says whether an error of the Store may be shown to whoever caused it.
-func exposeError(err error) (string, bool) {
-	if errors.Is(err, ErrInvalid) {
-		return err.Error(), true
-	}
-	return fmt.Sprint(denyInternal.detail), false
 }

@@ -72,6 +72,7 @@ func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
 			g.log.Error("panic", "panic", fmt.Sprint(failure), "request_id", x.id)
 			x.cause = fmt.Errorf("panic: %v", failure)
 		}
+		g.metrics.observe(x, time.Since(started))
 		x.report(started)
 		x.w.extend() // what is still buffered goes out after this
 		if failure != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -279,4 +280,17 @@ func isOwnPath(path string) bool {
 // String describes the route in one line, for `gate routes`.
 func (r *Route) String() string {
 	return fmt.Sprintf("%s%s %s -> %s (%s)", r.Host, r.Path, cmp.Or(strings.Join(r.Methods, ","), "any method"), r.upstream.URL, strings.Join(r.Allow, ", "))
+}
+
+// Sorted returns the routes in the order in which they are tried: by host, those for any host last, and longest path first.
+func (t *Routes) Sorted() []*Route {
+	hosts := slices.Sorted(maps.Keys(t.hosts))
+	slices.Reverse(hosts)
+	var out []*Route
+	for _, host := range hosts {
+		for _, p := range t.hosts[host] {
+			out = append(out, p.routes...)
+		}
+	}
+	return out
 }

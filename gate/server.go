@@ -38,6 +38,9 @@ func (g *Gate) Serve(ctx context.Context, ln net.Listener) error { return g.Serv
 // ServeTLS is Serve over TLS, HTTP/2 included, when tlsConfig is not nil.
 func (g *Gate) ServeTLS(ctx context.Context, ln net.Listener, tlsConfig *tls.Config) error {
 	server := g.NewServer(tlsConfig)
+	if g.cfg.MaxConns > 0 || g.cfg.MaxConnsPerAddress > 0 {
+		ln = &limitedListener{Listener: ln, total: g.cfg.MaxConns, perAddress: g.cfg.MaxConnsPerAddress, exempt: g.trusts, peers: map[string]int{}}
+	}
 	runCtx, stopRun := context.WithCancel(context.WithoutCancel(ctx))
 	ran := make(chan error, 1)
 	go func() { ran <- g.Run(runCtx) }()
