@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 )
 
@@ -32,6 +33,9 @@ func untar(r io.Reader, root *os.Root, prefix string) error {
 		name = strings.TrimSuffix(name, "/")
 		if !below || name == "" || name == "." {
 			continue
+		}
+		if !filepath.IsLocal(name) {
+			return fmt.Errorf("unpack: the name %s leads out", header.Name)
 		}
 		switch header.Typeflag {
 		case tar.TypeDir:
@@ -97,8 +101,7 @@ func makeDirs(root *os.Root, name string) error {
 
 // symlink makes the link at name, unless it leads out of root.
 func symlink(root *os.Root, target, name string) error {
-	end := path.Join(path.Dir(name), target)
-	if path.IsAbs(target) || end == ".." || strings.HasPrefix(end, "../") {
+	if path.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(name), target)) {
 		return fmt.Errorf("the link %s leads out, to %s", name, target)
 	}
 	if err := makeDirs(root, path.Dir(name)); err != nil {
