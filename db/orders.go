@@ -8,6 +8,7 @@ import (
 
 	"millrace"
 	"millrace/db/dbsqlc"
+	"millrace/db/group"
 )
 
 // FindOrder is an order with everything that belongs to it, or CodeNotFound.
@@ -20,6 +21,29 @@ func (s *Store) FindOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, e
 		return o, nil
 	}
 	return nil, errNoOrder()
+}
+
+// WorkOrder is an order with what a job needs of it (all but its lines), or CodeNotFound. Jobs that ask at the same time share their
+// queries.
+func (s *Store) WorkOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, error) {
+	o, err := s.reads.Do(ctx, id)
+	return o, translate(err)
+}
+
+func (s *Store) flushReads(ctx context.Context, ids []uuid.UUID) ([]group.Outcome[*millrace.Order], error) {
+	orders, err := loadOrders(ctx, s.pool, ids, withTransactions|withReservations|withShipment, forReading)
+	if err != nil {
+		return nil, err
+	}
+	outcomes := make([]group.Outcome[*millrace.Order], len(ids))
+	for i, id := range ids {
+		if o := orders[id]; o != nil {
+			outcomes[i].Answer = o.Clone() // callers of the same order must not share it
+		} else {
+			outcomes[i].Err = errNoOrder()
+		}
+	}
+	return outcomes, nil
 }
 
 // OrderFilter selects orders. Zero fields select all.

@@ -32,7 +32,7 @@ type Config struct {
 	MaxQueue int
 	// MaxAttempts is how often a job is tried before it is given up and its order is held (default 20).
 	MaxAttempts int
-	// Observe is told each flush's kind ("intake", "step" or "allocation"), size, duration and its first caller's wait.
+	// Observe is told each flush's kind ("intake", "step", "allocation" or "read"), size, duration and its first caller's wait.
 	Observe func(kind string, size int, took, waited time.Duration)
 	// Now is the clock (default time.Now).
 	Now func() time.Time
@@ -47,6 +47,7 @@ type Store struct {
 	intake     *group.Committer[*intakeRequest, Placed]
 	steps      *group.Committer[*command, *millrace.Order]
 	allocation *group.Committer[uuid.UUID, struct{}]
+	reads      *group.Committer[uuid.UUID, *millrace.Order]
 
 	inFlight  keySet
 	customers customerCache
@@ -86,6 +87,7 @@ func NewStore(c Config) (*Store, error) {
 	s.intake = group.New(limits("intake", 1), s.flushIntake)
 	s.steps = group.New(limits("step", 2), s.flushCommands)
 	s.allocation = group.New(limits("allocation", 1), s.flushAllocation)
+	s.reads = group.New(limits("read", 2), s.flushReads)
 	return s, nil
 }
 
@@ -94,11 +96,12 @@ func (s *Store) Close() {
 	s.intake.Close()
 	s.steps.Close()
 	s.allocation.Close()
+	s.reads.Close()
 }
 
 // Waiting is how many callers wait for each kind of flush.
 func (s *Store) Waiting() map[string]int {
-	return map[string]int{"intake": s.intake.Waiting(), "step": s.steps.Waiting(), "allocation": s.allocation.Waiting()}
+	return map[string]int{"intake": s.intake.Waiting(), "step": s.steps.Waiting(), "allocation": s.allocation.Waiting(), "read": s.reads.Waiting()}
 }
 
 // now is the time to stamp, to the microsecond that Postgres keeps.

@@ -1,0 +1,235 @@
+package notify
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"millrace"
+)
+
+// DoorbellConfig says where and how often a Doorbell rings. Only DatabaseURL is required.
+type DoorbellConfig struct {
+	DatabaseURL string
+	Channel     string        // DefaultChannel if ""
+	Interval    time.Duration // least time between two NOTIFY, 2 ms if 0
+	Capacity    int           // orders that may wait to be rung for, 16384 if 0; beyond it one ring says "anything"
+
+	// Local gets every ring at once, within Ring, so that the watchers of this process need no way through the database. It must
+	// not block.
+	Local func(rings ...millrace.Ring)
+
+	Logger *slog.Logger
+}
+
+// Doorbell tells every listener which orders changed. It is safe for concurrent use.
+type Doorbell struct {
+	config DoorbellConfig
+	conn   *pgx.ConnConfig
+	node   node
+
+	mu      sync.Mutex
+	waiting map[millrace.Ring]struct{}
+	all     bool // more than Capacity were waiting
+	closed  bool
+
+	kick chan struct{} // holds one when something waits or closed was set
+	stop context.CancelFunc
+	done chan struct{}
+
+	rings, notifies, overflows, failures atomic.Uint64
+}
+
+// DoorbellStats counts since the start.
+type DoorbellStats struct {
+	Rings     uint64 // calls of Ring
+	Notifies  uint64 // transactions that notified
+	Overflows uint64 // times that too many orders waited, so that listeners were told to look at everything
+	Failures  uint64 // attempts to notify that failed, each to be repeated
+}
+
+// NewDoorbell starts a doorbell. It connects when there is something to ring for. The caller must Close it.
+func NewDoorbell(config DoorbellConfig) (*Doorbell, error) {
+	if config.Channel == "" {
+		config.Channel = DefaultChannel
+	}
+	if config.Interval == 0 {
+		config.Interval = 2 * time.Millisecond
+	}
+	if config.Capacity == 0 {
+		config.Capacity = 16384
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	conn, err := connConfig(config.DatabaseURL, "millrace doorbell")
+	if err != nil {
+		return nil, fmt.Errorf("doorbell: %w", err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d := &Doorbell{config: config, conn: conn, waiting: make(map[millrace.Ring]struct{}),
+		kick: make(chan struct{}, 1), stop: stop, done: make(chan struct{})}
+	_, _ = rand.Read(d.node[:]) // never fails
+	go d.run(ctx)
+	return d, nil
+}
+
+// Ring says that an order changed. It is to be called after the commit, and returns at once, whatever the state of the database.
+// After Close only the listener of this process hears it.
+func (d *Doorbell) Ring(orderID, customerID uuid.UUID) {
+	ring := millrace.Ring{OrderID: orderID, CustomerID: customerID}
+	d.rings.Add(1)
+	if d.config.Local != nil {
+		d.config.Local(ring)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	d.add(ring)
+	d.wake()
+}
+
+// add is called with mu held.
+func (d *Doorbell) add(ring millrace.Ring) {
+	if d.all {
+		return
+	}
+	d.waiting[ring] = struct{}{}
+	if len(d.waiting) > d.config.Capacity {
+		d.all = true
+		clear(d.waiting)
+		d.overflows.Add(1)
+	}
+}
+
+func (d *Doorbell) wake() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Close rings for all that waits, hangs up and waits for the doorbell's goroutine. It fails if ctx ends before the last ring is out;
+// a sweep of the listeners then finds what was lost.
+func (d *Doorbell) Close(ctx context.Context) error {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.wake()
+	select {
+	case <-d.done:
+	case <-ctx.Done():
+		d.stop()
+		<-d.done
+	}
+	d.stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.all || len(d.waiting) > 0 {
+		return fmt.Errorf("doorbell: closed with rings not sent: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// Stats returns the counters.
+func (d *Doorbell) Stats() DoorbellStats {
+	return DoorbellStats{Rings: d.rings.Load(), Notifies: d.notifies.Load(), Overflows: d.overflows.Load(), Failures: d.failures.Load()}
+}
+
+// take empties what waits. The second result tells whether there was anything, the third whether Close was called.
+func (d *Doorbell) take() (rings []millrace.Ring, any, closed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.all {
+		d.all = false
+		return nil, true, d.closed
+	}
+	rings = make([]millrace.Ring, 0, len(d.waiting))
+	for r := range d.waiting {
+		rings = append(rings, r)
+	}
+	clear(d.waiting)
+	return rings, len(rings) > 0, d.closed
+}
+
+func (d *Doorbell) putBack(rings []millrace.Ring) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if rings == nil {
+		d.all = true
+		clear(d.waiting)
+	}
+	for _, r := range rings {
+		d.add(r)
+	}
+	d.wake()
+}
+
+func (d *Doorbell) run(ctx context.Context) {
+	defer close(d.done)
+	var conn *pgx.Conn
+	defer func() { hangUp(conn) }()
+	failures := 0
+	for {
+		select {
+		case <-d.kick:
+		case <-ctx.Done():
+			return
+		}
+		rings, any, closed := d.take()
+		if any {
+			started := time.Now()
+			var err error
+			if conn, err = d.send(ctx, conn, rings); err == nil {
+				failures = 0
+				if !closed { // rings that come meanwhile share the next NOTIFY
+					wait(ctx, d.config.Interval-time.Since(started))
+				}
+			} else {
+				failures++
+				d.failures.Add(1)
+				d.putBack(rings)
+				if ctx.Err() == nil && failures == 2 {
+					d.config.Logger.WarnContext(ctx, "doorbell does not reach the database, will retry", "error", err)
+				}
+				wait(ctx, backoff(failures))
+				continue
+			}
+		}
+		if closed {
+			return
+		}
+	}
+}
+
+// NOTIFY needs a transaction id and with it a commit record. There is nothing in it to keep, so the commit need not wait for the
+// disk; set_config is local to the statement's own transaction, which a pooler in transaction mode allows.
+const notifySQL = `SELECT set_config('synchronous_commit', 'off', true)
+UNION ALL SELECT pg_notify($1, payload)::text FROM unnest($2::text[]) AS payload`
+
+// send notifies, on conn if it is still good. It returns the connection to use next.
+func (d *Doorbell) send(ctx context.Context, conn *pgx.Conn, rings []millrace.Ring) (*pgx.Conn, error) {
+	if conn == nil || conn.IsClosed() {
+		var err error
+		if conn, err = pgx.ConnectConfig(ctx, d.conn); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := conn.Exec(ctx, notifySQL, d.config.Channel, encodePayloads(d.node, rings)); err != nil {
+		hangUp(conn)
+		return nil, err
+	}
+	d.notifies.Add(1)
+	return conn, nil
+}

@@ -1,0 +1,156 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+
+	"millrace"
+	"millrace/db"
+	"millrace/db/migrations"
+)
+
+// Config is what a Runner needs. Pool, Store, Gateway and Carrier are required.
+type Config struct {
+	Pool      *pgxpool.Pool // River's own, so that its fetches never wait for a command's connection
+	Store     *db.Store
+	Gateway   millrace.Gateway
+	Carrier   millrace.Carrier
+	Warehouse millrace.Warehouse // nil where the stock is our own and nobody need be asked
+	Logger    *slog.Logger
+
+	Queues        []string      // which to work (default all); maintenance is always among them
+	Workers       int           // jobs at a time for each queue (default 200); one that waits costs nothing
+	FetchCooldown time.Duration // between fetches (default 20 ms)
+	PollInterval  time.Duration // between looks for jobs that no notification announced (default 100 ms)
+	CallTimeout   time.Duration // of one call to a provider (default 8 s); below JobTimeout
+	CheckEvery    time.Duration // between questions about a buyer or a parcel (default 15 s)
+	SweepEvery    time.Duration // between sweeps (default 1 min)
+	KeepKeys      time.Duration // how long idempotency keys are kept (default 7 days)
+	KeepJobs      time.Duration // how long completed jobs are kept (default 1 h)
+	PollOnly      bool          // do without LISTEN, behind a pooler for instance
+	// Observe is told what became of each try of a job.
+	Observe func(job *rivertype.JobRow, outcome string, took time.Duration)
+}
+
+// Times that make the work of a killed process go on within a minute: a job ends within jobTimeout, so one that is older than
+// rescueAfter has lost its process, and the leader looks for those every 30 seconds. A job that was rescued and yet runs is harmless.
+const (
+	jobTimeout      = 12 * time.Second
+	rescueAfter     = 14 * time.Second
+	softStopTimeout = 10 * time.Second
+)
+
+// Runner works jobs in this process. Make one with New, Start it, and Stop it.
+type Runner struct {
+	config Config
+	client *river.Client[pgx.Tx]
+}
+
+// New makes a Runner.
+func New(c Config) (*Runner, error) {
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if len(c.Queues) == 0 {
+		c.Queues = millrace.Queues()
+	}
+	c.Workers = cmp.Or(c.Workers, 200)
+	c.FetchCooldown = cmp.Or(c.FetchCooldown, 20*time.Millisecond)
+	c.PollInterval = cmp.Or(c.PollInterval, 100*time.Millisecond)
+	c.CallTimeout = cmp.Or(c.CallTimeout, 8*time.Second)
+	c.CheckEvery = cmp.Or(c.CheckEvery, 15*time.Second)
+	c.SweepEvery = cmp.Or(c.SweepEvery, time.Minute)
+	c.KeepKeys = cmp.Or(c.KeepKeys, 7*24*time.Hour)
+	c.KeepJobs = cmp.Or(c.KeepJobs, time.Hour)
+	if c.CallTimeout >= jobTimeout {
+		return nil, fmt.Errorf("a call to a provider may take less than %s: %s is too long", jobTimeout, c.CallTimeout)
+	}
+	queues, err := queueConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	r := &Runner{config: c}
+	r.client, err = river.NewClient(riverpgxv5.New(c.Pool), &river.Config{
+		Schema:                      migrations.RiverSchema,
+		Logger:                      c.Logger,
+		Queues:                      queues,
+		Workers:                     r.workers(),
+		Middleware:                  []rivertype.Middleware{&keeper{config: c}},
+		RetryPolicy:                 Backoff{},
+		JobTimeout:                  jobTimeout,
+		RescueStuckJobsAfter:        rescueAfter,
+		SoftStopTimeout:             softStopTimeout,
+		FetchOnlyKnownKinds:         true,
+		FetchCooldown:               c.FetchCooldown,
+		FetchPollInterval:           c.PollInterval,
+		PollOnly:                    c.PollOnly,
+		CompletedJobRetentionPeriod: c.KeepJobs,
+		PeriodicJobs: []*river.PeriodicJob{river.NewPeriodicJob(river.PeriodicInterval(c.SweepEvery),
+			func() (river.JobArgs, *river.InsertOpts) {
+				j := millrace.SweepJob{}
+				return j, &river.InsertOpts{Queue: j.Queue(), MaxAttempts: 1}
+			}, &river.PeriodicJobOpts{RunOnStart: true})},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make River's client: %w", err)
+	}
+	return r, nil
+}
+
+func queueConfig(c Config) (map[string]river.QueueConfig, error) {
+	queues := map[string]river.QueueConfig{millrace.QueueMaintenance: {MaxWorkers: 1, FetchPollInterval: time.Second}}
+	for _, q := range c.Queues {
+		switch {
+		case !slices.Contains(millrace.Queues(), q):
+			return nil, fmt.Errorf("there is no queue %q: choose from %v", q, millrace.Queues())
+		case q != millrace.QueueMaintenance:
+			queues[q] = river.QueueConfig{MaxWorkers: c.Workers}
+		}
+	}
+	return queues, nil
+}
+
+func (r *Runner) workers() *river.Workers {
+	w := river.NewWorkers()
+	river.AddWorker(w, &reserveWorker{Config: r.config})
+	river.AddWorker(w, &paymentWorker{Config: r.config})
+	river.AddWorker(w, &shipWorker{Config: r.config})
+	river.AddWorker(w, &trackWorker{Config: r.config})
+	river.AddWorker(w, &cancelShipmentWorker{Config: r.config})
+	river.AddWorker(w, &sweepWorker{Config: r.config})
+	return w
+}
+
+// Client is River's client, for River UI.
+func (r *Runner) Client() *river.Client[pgx.Tx] { return r.client }
+
+// Start begins to work jobs. The end of ctx is a Stop.
+func (r *Runner) Start(ctx context.Context) error {
+	if err := r.client.Start(ctx); err != nil {
+		return fmt.Errorf("start to work jobs: %w", err)
+	}
+	return nil
+}
+
+// Stop takes no new jobs and waits for those that run; after softStopTimeout, or when ctx ends, their contexts are canceled and they
+// are handed back.
+func (r *Runner) Stop(ctx context.Context) error {
+	err := r.client.Stop(ctx)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), softStopTimeout)
+		defer cancel()
+		return r.client.StopAndCancel(hard)
+	}
+	return err
+}

@@ -1,0 +1,153 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"github.com/riverqueue/river"
+
+	"millrace"
+)
+
+// shipWorker has an order picked and packed and buys its label.
+type shipWorker struct {
+	river.WorkerDefaults[millrace.ShipOrderJob]
+	Config
+}
+
+func (w *shipWorker) Work(ctx context.Context, job *river.Job[millrace.ShipOrderJob]) error {
+	o, err := w.Store.WorkOrder(ctx, job.Args.OrderID)
+	if err != nil {
+		return err
+	}
+	if o.Shipment == nil || o.Shipment.State != millrace.ShipmentRequested {
+		return nil
+	}
+	if o.Status.Final() {
+		return w.findUnwanted(ctx, o, job)
+	}
+	if o.Status != millrace.OrderProcessing {
+		return nil // a held order's job comes back when it is released
+	}
+	if o.ShipTo == nil {
+		return millrace.Errorf(millrace.CodeInvalid, "The order's address was erased before it shipped.")
+	}
+	r := w.pick(ctx, o)
+	if r.Outcome == millrace.OutcomeApproved {
+		r = w.buy(ctx, o)
+	}
+	if _, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind)); err != nil {
+		return err
+	}
+	switch r.Outcome {
+	case millrace.OutcomeApproved, millrace.OutcomeDeclined:
+		return nil
+	case millrace.OutcomePending, millrace.OutcomeRequiresAction:
+		return river.JobSnooze(w.CheckEvery)
+	case millrace.OutcomeRetry, millrace.OutcomeUnknown, millrace.OutcomeNotFound:
+	}
+	return millrace.Errorf(millrace.CodeUnavailable, "The shipping provider answered %s.", r.Outcome)
+}
+
+// findUnwanted asks whether a label was bought for an order that has ended meanwhile, so that it is given back.
+func (w *shipWorker) findUnwanted(ctx context.Context, o *millrace.Order, job *river.Job[millrace.ShipOrderJob]) error {
+	ctx, cancel := context.WithTimeout(ctx, w.CallTimeout)
+	defer cancel()
+	r, err := w.Carrier.Get(ctx, o.Shipment.ID.String())
+	if err != nil {
+		return millrace.WrapError(millrace.CodeUnavailable, err, "The carrier cannot say whether it sold a label.")
+	}
+	_, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind))
+	return err
+}
+
+// pick asks the warehouse, if there is one to ask. Its answer stands in for the carrier's where it is not a yes.
+func (w *shipWorker) pick(ctx context.Context, o *millrace.Order) millrace.LabelResult {
+	if w.Warehouse == nil {
+		return millrace.LabelResult{Outcome: millrace.OutcomeApproved}
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.CallTimeout/2)
+	defer cancel()
+	r, err := w.Warehouse.Fulfill(ctx, millrace.FulfillRequest{Key: o.Shipment.ID.String() + ":pick", OrderID: o.ID, Lines: o.Reservations, ShipTo: *o.ShipTo})
+	if err != nil {
+		w.Logger.WarnContext(ctx, "warehouse did not answer", "order", o.ID, "error", err)
+		return millrace.LabelResult{Outcome: millrace.OutcomeUnknown}
+	}
+	return millrace.LabelResult{Outcome: r.Outcome, Code: r.Code}
+}
+
+// buy buys the label. The carrier is given the shipment's id as its reference, so that a call whose answer was lost is found by the
+// next one and not paid for twice.
+func (w *shipWorker) buy(ctx context.Context, o *millrace.Order) millrace.LabelResult {
+	ctx, cancel := context.WithTimeout(ctx, w.CallTimeout/2)
+	defer cancel()
+	r, err := w.Carrier.Buy(ctx, millrace.LabelRequest{Key: o.Shipment.ID.String(), OrderID: o.ID, ShipTo: *o.ShipTo, Lines: o.Reservations})
+	if err != nil {
+		w.Logger.WarnContext(ctx, "carrier did not answer", "order", o.ID, "error", err)
+		return millrace.LabelResult{Outcome: millrace.OutcomeUnknown}
+	}
+	return r
+}
+
+// trackWorker follows a parcel.
+type trackWorker struct {
+	river.WorkerDefaults[millrace.TrackShipmentJob]
+	Config
+}
+
+func (w *trackWorker) Work(ctx context.Context, job *river.Job[millrace.TrackShipmentJob]) error {
+	o, err := w.Store.WorkOrder(ctx, job.Args.OrderID)
+	if err != nil {
+		return err
+	}
+	if o.Status != millrace.OrderProcessing || o.Shipment == nil || o.Shipment.State == millrace.ShipmentDelivered {
+		return nil
+	}
+	call, cancel := context.WithTimeout(ctx, w.CallTimeout)
+	defer cancel()
+	r, err := w.Carrier.Track(call, o.Shipment.Reference, o.Shipment.TrackingNumber)
+	if err != nil {
+		return millrace.WrapError(millrace.CodeUnavailable, err, "The carrier cannot say where the parcel is.")
+	}
+	if r.State != o.Shipment.State {
+		if _, err = w.Store.TrackShipment(ctx, o.ID, r, actor(job.Kind)); err != nil {
+			return err
+		}
+	}
+	if r.State == millrace.ShipmentDelivered {
+		return nil
+	}
+	if r.CheckAfter == 0 {
+		return river.JobSnooze(w.CheckEvery)
+	}
+	return river.JobSnooze(max(r.CheckAfter, 50*time.Millisecond))
+}
+
+// cancelShipmentWorker gives back a label that was bought for an order canceled meanwhile.
+type cancelShipmentWorker struct {
+	river.WorkerDefaults[millrace.CancelShipmentJob]
+	Config
+}
+
+func (w *cancelShipmentWorker) Work(ctx context.Context, job *river.Job[millrace.CancelShipmentJob]) error {
+	o, err := w.Store.WorkOrder(ctx, job.Args.OrderID)
+	if err != nil {
+		return err
+	}
+	if !o.Status.Final() || o.Shipment == nil || o.Shipment.State != millrace.ShipmentPurchased {
+		return nil
+	}
+	call, cancel := context.WithTimeout(ctx, w.CallTimeout/2)
+	defer cancel()
+	if w.Warehouse != nil {
+		if _, err := w.Warehouse.Cancel(call, o.Shipment.ID.String()+":pick"); err != nil {
+			return millrace.WrapError(millrace.CodeUnavailable, err, "The warehouse did not answer.")
+		}
+	}
+	r, err := w.Carrier.Cancel(call, o.Shipment.Reference)
+	if err != nil || r.Outcome != millrace.OutcomeApproved && r.Outcome != millrace.OutcomeDeclined {
+		return millrace.WrapError(millrace.CodeUnavailable, err, "The carrier did not take the label back yet.")
+	}
+	_, err = w.Store.ShipmentCanceled(ctx, o.ID, actor(job.Kind))
+	return err
+}
