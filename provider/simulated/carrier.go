@@ -36,15 +36,13 @@ var _ millrace.Carrier = (*carrier)(nil)
 func (c *carrier) Name() string { return carrierName }
 
 func (c *carrier) Buy(ctx context.Context, r millrace.LabelRequest) (millrace.LabelResult, error) {
-	if !checkKey(r.Key) {
-		return millrace.LabelResult{Outcome: millrace.OutcomeDeclined, Code: CodeInvalidRequest}, nil
+	code := refusalOfLabel(r)
+	if code == CodeInvalidRequest {
+		return millrace.LabelResult{Outcome: millrace.OutcomeDeclined, Code: code}, nil
 	}
-	country, code := r.ShipTo.Country, ""
-	switch {
-	case !isCountry(country):
-		country, code = "", CodeBadAddress
-	case country == countryNoRate:
-		code = CodeNoRate
+	country := r.ShipTo.Country
+	if code == CodeBadAddress {
+		country = ""
 	}
 	return c.call(ctx, "buy", `SELECT o_outcome, o_reference, o_code FROM simulated.buy_label($1, $2, $3, $4, $5)`,
 		r.Key, r.OrderID, country, newReference(labelPrefix), code)
@@ -107,6 +105,19 @@ func labelOf(reference, publicURL string) millrace.LabelResult {
 
 func trackingOf(reference string) string {
 	return trackingPrefix + strings.ToUpper(strings.TrimPrefix(reference, labelPrefix))
+}
+
+// refusalOfLabel is why no label is sold for r, empty if one is.
+func refusalOfLabel(r millrace.LabelRequest) string {
+	switch country := r.ShipTo.Country; {
+	case !checkKey(r.Key):
+		return CodeInvalidRequest
+	case !isCountry(country):
+		return CodeBadAddress
+	case country == countryNoRate:
+		return CodeNoRate
+	}
+	return ""
 }
 
 // isCountry reports whether s has the form of an ISO 3166-1 alpha-2 code.

@@ -60,7 +60,7 @@ func (g *gateway) Name() string { return gatewayName }
 
 func (g *gateway) Authorize(ctx context.Context, r millrace.PaymentRequest) (millrace.PaymentResult, error) {
 	if !validPayment(r) {
-		return invalidPayment(), nil
+		return declined(CodeInvalidRequest, ""), nil
 	}
 	b := behaviorOf(r)
 	result, err := g.call(ctx, "authorize",
@@ -100,7 +100,7 @@ func (g *gateway) Refund(ctx context.Context, r millrace.PaymentRequest) (millra
 
 func (g *gateway) settle(ctx context.Context, kind millrace.TransactionKind, r millrace.PaymentRequest) (millrace.PaymentResult, error) {
 	if !validPayment(r) {
-		return invalidPayment(), nil
+		return declined(CodeInvalidRequest, ""), nil
 	}
 	return g.call(ctx, string(kind), `SELECT o_outcome, o_reference, o_captured, o_code FROM simulated.settle($1, $2, $3, $4, $5, $6)`,
 		string(kind), r.Key, r.OrderID, r.Reference, r.AmountMinor, string(r.Currency))
@@ -130,8 +130,8 @@ func validPayment(r millrace.PaymentRequest) bool {
 	return checkKey(r.Key) && storable(r.Method) && storable(r.Reference) && storable(string(r.Currency))
 }
 
-func invalidPayment() millrace.PaymentResult {
-	return millrace.PaymentResult{Outcome: millrace.OutcomeDeclined, Code: CodeInvalidRequest}
+func declined(code, reference string) millrace.PaymentResult {
+	return millrace.PaymentResult{Outcome: millrace.OutcomeDeclined, Code: code, Reference: reference}
 }
 
 // newReference is a new id with a prefix: 32 hexadecimal digits, of which 74 bits are random. They are made in order of time, which

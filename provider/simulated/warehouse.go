@@ -26,12 +26,9 @@ var _ millrace.Warehouse = (*warehouse)(nil)
 func (w *warehouse) Name() string { return warehouseName }
 
 func (w *warehouse) Fulfill(ctx context.Context, r millrace.FulfillRequest) (millrace.FulfillResult, error) {
-	if !checkKey(r.Key) {
-		return millrace.FulfillResult{Outcome: millrace.OutcomeDeclined, Code: CodeInvalidRequest}, nil
-	}
-	code := ""
-	if slices.ContainsFunc(r.Lines, func(l millrace.Reservation) bool { return strings.HasPrefix(l.SKU, noPickPrefix) }) {
-		code = CodeNotPickable
+	code := refusalOfRequest(r)
+	if code == CodeInvalidRequest {
+		return millrace.FulfillResult{Outcome: millrace.OutcomeDeclined, Code: code}, nil
 	}
 	return w.call(ctx, "fulfill", `SELECT o_outcome, o_code FROM simulated.fulfill($1, $2, $3)`, r.Key, r.OrderID, code)
 }
@@ -51,4 +48,15 @@ func (w *warehouse) call(ctx context.Context, operation, query string, args ...a
 		return millrace.FulfillResult{}, fmt.Errorf("simulated warehouse: %s: %w", operation, err)
 	}
 	return r, nil
+}
+
+// refusalOfRequest is why r is not picked, empty if it is.
+func refusalOfRequest(r millrace.FulfillRequest) string {
+	switch {
+	case !checkKey(r.Key):
+		return CodeInvalidRequest
+	case slices.ContainsFunc(r.Lines, func(l millrace.Reservation) bool { return strings.HasPrefix(l.SKU, noPickPrefix) }):
+		return CodeNotPickable
+	}
+	return ""
 }
