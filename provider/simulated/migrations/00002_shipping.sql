@@ -93,7 +93,8 @@ BEGIN
         WHEN l.state = 'canceled' THEN NULL
         WHEN o_state = 'purchased' THEN l.purchased_at + p_transit
         WHEN o_state = 'in_transit' THEN l.purchased_at + p_deliver END;
-    o_check_after := coalesce(greatest(1, ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000)::bigint), 0);
+    o_check_after := CASE WHEN next_at IS NULL THEN 0
+        ELSE greatest(1, ceil(extract(epoch FROM next_at - clock_timestamp()) * 1000000)::bigint) END;
     INSERT INTO simulated.calls (provider, operation, key, reference, outcome, code)
     VALUES ('carrier', 'track', '', p_reference, o_state, '');
     IF l.reference IS NOT NULL THEN
