@@ -1,0 +1,171 @@
+package live
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/r3labs/sse/v2"
+
+	"millrace"
+)
+
+// Each connection has an r3labs server of its own with one stream, so neither the name nor the URL that selects it differ.
+const streamName = "s"
+
+var (
+	streamURL     = &url.URL{RawQuery: "stream=" + streamName}
+	streamHeaders = map[string]string{"Cache-Control": "no-store", "X-Accel-Buffering": "no"} // read only
+)
+
+// ServeOrder serves the stream of one order to a viewer who may see it. It returns when the stream has ended.
+//
+// The stream begins after the version in Last-Event-ID (or ?last_event_id=), or with the order's first event. order is as it was read
+// for this request; its id, customer, version and status are used.
+func (h *Hub) ServeOrder(w http.ResponseWriter, r *http.Request, viewer Viewer, order *millrace.Order) {
+	after, err := parseVersion(lastEventID(r), order.Version)
+	if err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	if h.config.EndWhenFinal && order.Status.Final() && after == order.Version {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	h.serve(w, r, viewer, func() (*conn, *millrace.Error) {
+		return &conn{orderID: order.ID, customerID: order.CustomerID, sent: after, behind: true}, nil
+	})
+}
+
+// ServeMany serves the stream of all orders of a customer, or of all orders if customerID is uuid.Nil, to a viewer who may see them.
+// It returns when the stream has ended.
+//
+// The stream begins where the cursor in Last-Event-ID (or ?last_event_id=) stands, or with what happens from now on. A message
+// without data comes first, so that even a client which has seen no event has a cursor.
+func (h *Hub) ServeMany(w http.ResponseWriter, r *http.Request, viewer Viewer, customerID uuid.UUID) {
+	var from int64
+	if id := lastEventID(r); id != "" {
+		var err *millrace.Error
+		if from, err = parseCursor(id); err != nil {
+			h.refuse(w, r, err)
+			return
+		}
+	}
+	h.serve(w, r, viewer, func() (*conn, *millrace.Error) {
+		c := &conn{many: true, customerID: customerID}
+		if err := h.whenReady(r.Context()); err != nil {
+			return nil, millrace.WrapError(millrace.CodeUnavailable, err, "Streams are not available now: try again shortly.")
+		}
+		if from > 0 {
+			if err := h.checkReached(r.Context(), from); err != nil {
+				return nil, err
+			}
+			c.resume = newResume(from)
+		}
+		return c, nil
+	})
+}
+
+// checkReached refuses a cursor from the future. Cursors that other processes gave may be ahead of this one's.
+func (h *Hub) checkReached(ctx context.Context, tx int64) *millrace.Error {
+	h.mu.Lock()
+	mark := h.mark
+	h.mu.Unlock()
+	if tx <= mark {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	mark, err := h.config.Source.Watermark(ctx)
+	switch {
+	case err != nil:
+		return millrace.WrapError(millrace.CodeUnavailable, err, "Streams are not available now: try again shortly.")
+	case tx > mark:
+		return errFutureCursor
+	}
+	return nil
+}
+
+// serve runs one stream from its admission to its end.
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request, viewer Viewer, open func() (*conn, *millrace.Error)) {
+	if r.Method != http.MethodGet { // a ServeMux sends HEAD to GET's handler
+		w.Header().Set("Allow", http.MethodGet)
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	if err := h.limits.admit(viewer); err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	defer h.limits.release(viewer)
+	c, refused := open()
+	if r.Context().Err() != nil {
+		return
+	}
+	if refused != nil {
+		h.refuse(w, r, refused)
+		return
+	}
+
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	c.hub, c.cancel, c.canceled = h, cancel, ctx.Done()
+	c.rotateAt = time.Now().Add(spread(h.config.RotateMin, h.config.RotateMax))
+	c.out = &writer{conn: c, response: w, control: http.NewResponseController(w)}
+	if err := c.out.prepare(r, h.config.SocketBuffer); err != nil {
+		h.refuse(w, r, millrace.WrapError(millrace.CodeInternal, err, "This server cannot stream."))
+		return
+	}
+	c.server = sse.New()
+	c.server.AutoReplay = false
+	c.server.BufferSize = h.config.Window
+	c.server.Headers = streamHeaders
+	c.server.OnSubscribe = func(string, *sse.Subscriber) {
+		defer c.subscribed.Done()
+		c.start()
+	}
+	c.subscribed.Add(1)
+	if err := h.join(c); err != nil {
+		h.refuse(w, r, err)
+		return
+	}
+	defer h.leave(c)
+	c.server.CreateStream(streamName)
+
+	private := r.WithContext(ctx)
+	private.URL, private.Header = streamURL, nil
+	c.server.ServeHTTP(c.out, private)
+
+	// ServeHTTP returns once the end of ctx has made the stream drop its subscriber, which is also when the goroutine that waits
+	// for the end of ctx is done. Only then may the stream go: before, that goroutine would wait for ever.
+	if c.out.begun {
+		c.subscribed.Wait()
+	}
+	c.out.close(r.ProtoMajor)
+	c.server.RemoveStream(streamName)
+}
+
+// prepare makes the response fit for a stream without an end.
+func (w *writer) prepare(r *http.Request, socketBuffer int) error {
+	if err := w.control.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	if !w.arm() {
+		return http.ErrNotSupported
+	}
+	if nc, ok := r.Context().Value(connKey{}).(*net.TCPConn); ok && r.ProtoMajor == 1 {
+		_ = nc.SetWriteBuffer(socketBuffer) // the default works as well
+	}
+	return nil
+}
+
+type connKey struct{}
+
+// ConnContext is for http.Server's field of that name. With it, a stream over HTTP/1 gets a small socket buffer: a client that stalls
+// is noticed after some kilobytes, and ten thousand of them do not fill the kernel's memory.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
