@@ -51,13 +51,9 @@ func startServer(ctx context.Context, template Template) (address, *privateServe
 	}
 	parent := memoryDir()
 	removeAbandoned(ctx, parent)
-	dir, err := os.MkdirTemp(parent, privatePrefix)
+	dir, err := privateDir(parent)
 	if err != nil {
-		return address{}, nil, fmt.Errorf("dbtest: %w", err)
-	}
-	// The server may run as another user than this process.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return address{}, nil, fmt.Errorf("dbtest: %w", err)
+		return address{}, nil, err
 	}
 	config.Dir, config.Seed = dir, seed
 	server, err := embedded.Start(ctx, config)
@@ -130,6 +126,18 @@ func removeAbandoned(ctx context.Context, parent string) {
 			embedded.Remove(ctx, dir)
 		}
 	}
+}
+
+func privateDir(parent string) (string, error) {
+	dir, err := os.MkdirTemp(parent, privatePrefix)
+	if err != nil {
+		return "", fmt.Errorf("dbtest: %w", err)
+	}
+	// The server may run as another user than this process.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", fmt.Errorf("dbtest: %w", err)
+	}
+	return dir, nil
 }
 
 func olderThan(path string, age time.Duration) bool {

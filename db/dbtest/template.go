@@ -47,7 +47,7 @@ func (tpl Template) database() string {
 
 // ensure makes the template's database on a server, unless it is there. It is
 // safe in any number of processes at once: one makes it, the others wait.
-func (tpl Template) ensure(ctx context.Context, on address) (err error) {
+func (tpl Template) ensure(ctx context.Context, on address) error {
 	conn, err := pgx.Connect(ctx, on.admin())
 	if err != nil {
 		return fmt.Errorf("dbtest: %w", err)
@@ -78,7 +78,8 @@ func (tpl Template) ensure(ctx context.Context, on address) (err error) {
 		return err
 	}
 	if err := tpl.Migrate(ctx, on.database(draft)); err != nil {
-		return fmt.Errorf("dbtest: migrate the template %s: %w", tpl.Name, err)
+		err = fmt.Errorf("dbtest: migrate the template %s: %w", tpl.Name, err)
+		return errors.Join(err, execAll(context.WithoutCancel(ctx), conn, statements[:1]))
 	}
 	return execAll(ctx, conn, []string{
 		"ALTER DATABASE " + quote(draft) + " WITH ALLOW_CONNECTIONS false",

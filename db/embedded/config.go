@@ -51,9 +51,10 @@ type Config struct {
 	// this package's. nil discards it.
 	Logger *slog.Logger
 
-	// sources obtain binaries, in order; nil means the public ones. Tests
-	// replace them.
-	sources []source
+	// sources obtain binaries of the releases, in order; nil means the public
+	// ones. Tests replace them.
+	sources  []source
+	releases map[int]release
 }
 
 var discard = slog.New(slog.DiscardHandler)
@@ -89,6 +90,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.sources == nil {
 		c.sources = publicSources()
+	}
+	if c.releases == nil {
+		c.releases = releases
 	}
 	for name := range c.Settings {
 		if err := checkSetting(name); err != nil {

@@ -29,8 +29,9 @@
 // as "nobody", and an existing cluster as its owner. That user has to pass
 // through every parent of the directory, and a directory below /root or a
 // 0700 home does not let it. The cluster is then made in
-// /var/lib/millrace/<name>-<random> (/var/db on macOS), and the file "location"
-// in the configured directory says where it is. [Remove] takes away both.
+// /var/lib/millrace/millrace-<name>-<random> (below /var/db on macOS, and a
+// throwaway one in the temporary directory), and the file "location" in the
+// configured directory says where it is. [Remove] takes away both.
 //
 // The package imports pgx and nothing else of this module. It runs on Linux
 // and macOS.

@@ -26,15 +26,17 @@ type home struct {
 	data    string // the cluster; need not exist yet
 	account account
 	locks   []*lock
+	// throwaway says that the data may be put where a reboot removes it.
+	throwaway bool
 }
 
 // openHome makes dir where it does not exist, locks it and finds out where its
 // cluster is and who runs it.
-func openHome(dir string) (*home, error) {
+func openHome(dir string, throwaway bool) (*home, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("embedded postgres: %w", err)
 	}
-	h := &home{dir: dir}
+	h := &home{dir: dir, throwaway: throwaway}
 	if err := h.open(); err != nil {
 		h.close()
 		return nil, err
@@ -114,7 +116,13 @@ func (h *home) settle(base string) (err error) {
 // derived from dir: data left behind there must never turn up in a new one.
 func (h *home) newBase() (string, error) {
 	parent := "/var/lib/millrace"
-	if runtime.GOOS == "darwin" {
+	switch {
+	case h.throwaway:
+		parent = os.TempDir()
+		if !h.account.canEnter(parent) {
+			parent = "/tmp"
+		}
+	case runtime.GOOS == "darwin":
 		parent = "/var/db/millrace"
 	}
 	if err := os.MkdirAll(parent, 0o755); err != nil {
@@ -124,7 +132,7 @@ func (h *home) newBase() (string, error) {
 		return "", fmt.Errorf("embedded postgres: the user %s may pass neither through %s nor %s: choose a data directory that it can reach",
 			h.account.name, h.dir, parent)
 	}
-	base, err := os.MkdirTemp(parent, filepath.Base(h.dir)+"-")
+	base, err := os.MkdirTemp(parent, "millrace-"+filepath.Base(h.dir)+"-")
 	if err != nil {
 		return "", fmt.Errorf("embedded postgres: %w", err)
 	}

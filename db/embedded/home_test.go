@@ -192,6 +192,15 @@ func TestADirectoryThatTheServersUserCannotReach(t *testing.T) {
 	if got := value(t, second.URL("postgres"), "SELECT answer FROM kept"); got != "yes" {
 		t.Errorf("kept %q", got)
 	}
+	throwaway := filepath.Join(t.TempDir(), "pg")
+	third := mustStart(t, Config{Dir: throwaway, Throwaway: true})
+	if temporary := strings.HasPrefix(third.home.base, os.TempDir()); !temporary {
+		t.Errorf("throwaway data is in %s", third.home.base)
+	}
+	stop(t, third)
+	if err := Remove(t.Context(), throwaway); err != nil || exists(third.home.base) {
+		t.Errorf("%s is still there: %v", third.home.base, err)
+	}
 	if base == dir {
 		return
 	}

