@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/url"
@@ -21,17 +22,20 @@ import (
 // top is the folder of compose.yaml and the Dockerfile.
 const top = "../../.."
 
-// secrets are the variables that whoever starts compose.yaml has to set.
-var secrets = []string{"GATE_DB_PASSWORD", "MILLRACE_DB_PASSWORD", "POSTGRES_PASSWORD"}
-
-// environment gives each secret a value of its own, so that one used in another's place shows.
+// environment is all that whoever starts compose.yaml has to set, with a value of its own for each secret, so that one used in
+// another's place shows.
 func environment() map[string]string {
-	env := map[string]string{}
-	for _, name := range secrets {
-		env[name] = "value-of-" + name
+	return map[string]string{
+		"GATE_DB_PASSWORD":     "the password of gate's role",
+		"GATE_PUBLIC_URL":      "https://shop.example.com",
+		"GATE_SECRET":          base64.StdEncoding.EncodeToString([]byte("32 bytes that are of the gate...")),
+		"MILLRACE_DB_PASSWORD": "the password of millrace's role",
+		"POSTGRES_PASSWORD":    "the password of the superuser",
 	}
-	return env
 }
+
+// secretName is the form of variables that hold a secret.
+var secretName = regexp.MustCompile(`(?i)password|secret|token|private`)
 
 func load(t testing.TB, env map[string]string) (*types.Project, error) {
 	t.Helper()
@@ -106,9 +110,9 @@ func TestEachQueueIsWorkedByOneService(t *testing.T) {
 	}
 }
 
-func TestEachSecretIsDemandedByName(t *testing.T) {
+func TestEachSettingWithoutADefaultIsDemandedByName(t *testing.T) {
 	t.Parallel()
-	for _, name := range secrets {
+	for name := range environment() {
 		for state, change := range map[string]func(map[string]string){
 			"unset": func(env map[string]string) { delete(env, name) },
 			"empty": func(env map[string]string) { env[name] = "" },
@@ -128,14 +132,13 @@ func TestEachSecretIsDemandedByName(t *testing.T) {
 
 func TestNoSecretIsWrittenIntoTheFile(t *testing.T) {
 	t.Parallel()
-	secret := regexp.MustCompile(`(?i)password|secret|token|private`)
 	for name, s := range project(t).Services {
 		for key, value := range s.Environment {
 			if value == nil {
 				t.Errorf("%s passes on %s from whatever environment compose was started in", name, key)
 				continue
 			}
-			if secret.MatchString(key) && !slices.Contains(slices.Collect(maps.Values(environment())), *value) {
+			if secretName.MatchString(key) && !slices.Contains(slices.Collect(maps.Values(environment())), *value) {
 				t.Errorf("%s: %s is %q, want a value from the environment", name, key, *value)
 			}
 			if u, err := url.Parse(*value); err == nil && u.User != nil {
@@ -147,18 +150,26 @@ func TestNoSecretIsWrittenIntoTheFile(t *testing.T) {
 	}
 }
 
-func TestEachProgramKnowsItsOwnPasswordAlone(t *testing.T) {
+func TestEachProcessKnowsItsOwnSecretsAlone(t *testing.T) {
 	t.Parallel()
+	own := map[string][]string{
+		"gate migrate": {"GATE_DB_PASSWORD"},
+		"gate serve":   {"GATE_DB_PASSWORD", "GATE_SECRET"},
+	}
 	for name, s := range programs(project(t)) {
-		own := "MILLRACE_DB_PASSWORD"
-		if s.Command[0] == "gate" {
-			own = "GATE_DB_PASSWORD"
+		want, ok := own[strings.Join(s.Command, " ")]
+		if !ok {
+			want = []string{"MILLRACE_DB_PASSWORD"}
 		}
-		text := fmt.Sprint(s.Environment.ToMapping())
-		for _, other := range secrets {
-			if has := strings.Contains(text, environment()[other]); has != (other == own) {
-				t.Errorf("%s has %s: %v, want %v", name, other, has, other == own)
+		var got []string
+		for secret, value := range environment() {
+			if secretName.MatchString(secret) && strings.Contains(fmt.Sprint(s.Environment.ToMapping()), value) {
+				got = append(got, secret)
 			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s knows %v, want %v", name, got, want)
 		}
 	}
 }

@@ -42,8 +42,9 @@ func statements(t testing.TB, env map[string]string) []string {
 	return all
 }
 
-func TestEachProgramOwnsItsDatabaseAndSeesNoOther(t *testing.T) {
-	t.Parallel()
+// startPostgres is the service postgres without its container: a server of its own, on which databases.sql has run.
+func startPostgres(t testing.TB) *embedded.Server {
+	t.Helper()
 	ctx := t.Context()
 	server, err := embedded.Start(ctx, embedded.Config{Dir: t.TempDir(), Throwaway: true})
 	if err != nil {
@@ -64,7 +65,14 @@ func TestEachProgramOwnsItsDatabaseAndSeesNoOther(t *testing.T) {
 			t.Fatalf("%s: %v", strings.Fields(statement)[:3], err)
 		}
 	}
+	return server
+}
 
+func TestEachProgramOwnsItsDatabaseAndSeesNoOther(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server := startPostgres(t)
+	super := connect(t, server.URL("postgres"), "")
 	for program, other := range map[string]string{"millrace": "gate", "gate": "millrace"} {
 		var verifier string
 		var powerful bool
@@ -78,6 +86,7 @@ func TestEachProgramOwnsItsDatabaseAndSeesNoOther(t *testing.T) {
 		if !isPassword(t, verifier, environment()[strings.ToUpper(program)+"_DB_PASSWORD"]) {
 			t.Errorf("%s has not the password that its services are given", program)
 		}
+
 		own := connect(t, server.URL(program), program)
 		for _, statement := range []string{"CREATE SCHEMA river", "CREATE TABLE public.kept (id int)"} {
 			if _, err := own.Exec(ctx, statement); err != nil {
