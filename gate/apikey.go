@@ -104,10 +104,16 @@ func (s *Store) EnsureKey(ctx context.Context, n NewKey, token string) (Key, err
 		return Key{}, err
 	}
 	hash := sha256.Sum256([]byte(token))
-	if _, err := s.pool.Exec(ctx, `INSERT INTO gate.api_keys (id, user_id, secret_hash, name, scopes, expires_at)
+	tag, err := s.pool.Exec(ctx, `INSERT INTO gate.api_keys (id, user_id, secret_hash, name, scopes, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
-		id, user.ID, hash[:], name, nonNil(scopes), nullTime(n.ExpiresAt)); err != nil {
+		id, user.ID, hash[:], name, nonNil(scopes), nullTime(n.ExpiresAt))
+	if err != nil {
 		return Key{}, fmt.Errorf("insert an API key: %w", err)
+	}
+	if tag.RowsAffected() == 1 {
+		if err := s.audit(ctx, "create_key", "ok", user.ID, id); err != nil {
+			return Key{}, err
+		}
 	}
 	var stored []byte
 	if err := s.pool.QueryRow(ctx, `SELECT secret_hash FROM gate.api_keys WHERE id = $1 AND user_id = $2`, id, user.ID).Scan(&stored); err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -176,7 +182,10 @@ func (s *Store) RevokeKey(ctx context.Context, id string, overlap time.Duration)
 	if tag.RowsAffected() == 0 {
 		return fmt.Errorf("API key %q: %w", id, ErrNotFound)
 	}
-	return s.announce(ctx, revocation{Credential: id})
+	if err := s.announce(ctx, revocation{Credential: id}); err != nil {
+		return err
+	}
+	return s.audit(ctx, "revoke_key", "ok", "", id)
 }
 
 // keyAuthenticator accepts "Authorization: Bearer mk_...".

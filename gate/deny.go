@@ -41,25 +41,27 @@ func (d *denial) saying(format string, args ...any) *denial {
 
 // Every reason to refuse a request.
 var (
-	denyPath        = &denial{status: 400, code: "bad_path", detail: "the path is not acceptable"}
-	denyHost        = &denial{status: 400, code: "bad_host", detail: "the Host header is not acceptable"}
-	denyAmbiguous   = &denial{status: 400, code: "ambiguous_credentials", detail: "send either an API key or one session cookie, not both and not several"}
-	denyAnonymous   = &denial{status: 401, code: "unauthorized", detail: "log in, or send an API key as 'Authorization: Bearer mk_...'"}
-	denyCredential  = &denial{status: 401, code: "bad_credential", detail: "the API key or session is unknown, expired or revoked: log in again or use another key"}
-	denyLogin       = &denial{status: 401, code: "bad_login", detail: "e-mail address or password is wrong"}
-	denyRole        = &denial{status: 403, code: "forbidden", detail: "your account may not do this"}
-	denyScope       = &denial{status: 403, code: "insufficient_scope", detail: "the API key lacks a scope that this needs"}
-	denyCrossSite   = &denial{status: 403, code: "cross_site", detail: "a page of another site may not do this in your name"}
-	denyNoRoute     = &denial{status: 404, code: "not_found", detail: "there is nothing at this address"}
-	denyMethod      = &denial{status: 405, code: "method_not_allowed", detail: "this address does not support the method"}
-	denyBody        = &denial{status: 413, code: "body_too_large", detail: "the request body is too large"}
-	denyInput       = &denial{status: 422, code: "invalid", detail: "the form is not filled in properly"}
-	denyRate        = &denial{status: 429, code: "rate_limited", detail: "too many requests: wait as long as Retry-After says"}
-	denyInternal    = &denial{status: 500, code: "internal", detail: "something went wrong on our side"}
-	denyUpstream    = &denial{status: 502, code: "upstream_failed", detail: "the service behind the gate did not answer properly; try again"}
-	denyBusy        = &denial{status: 503, code: "busy", detail: "too many requests at the moment; try again", retryAfter: 2 * time.Second}
-	denyUnavailable = &denial{status: 503, code: "unavailable", detail: "the request cannot be checked at the moment; try again", retryAfter: 2 * time.Second}
-	denyTimeout     = &denial{status: 504, code: "upstream_timeout", detail: "the service behind the gate took too long; try again"}
+	denyPath          = &denial{status: 400, code: "bad_path", detail: "the path is not acceptable"}
+	denyHost          = &denial{status: 400, code: "bad_host", detail: "the Host header is not acceptable"}
+	denyAmbiguous     = &denial{status: 400, code: "ambiguous_credentials", detail: "send either an API key or one session cookie, not both and not several"}
+	denyAnonymous     = &denial{status: 401, code: "unauthorized", detail: "log in, or send an API key as 'Authorization: Bearer mk_...'"}
+	denyCredential    = &denial{status: 401, code: "bad_credential", detail: "the API key or session is unknown, expired or revoked: log in again or use another key"}
+	denyLogin         = &denial{status: 401, code: "bad_login", detail: "e-mail address or password is wrong"}
+	denyFactor        = &denial{status: 401, code: "bad_factor", detail: "the code is wrong, or was used already"}
+	denyFactorMissing = &denial{status: 401, code: "factor_required", detail: "this account has a second factor: send its code as the form field code"}
+	denyRole          = &denial{status: 403, code: "forbidden", detail: "your account may not do this"}
+	denyScope         = &denial{status: 403, code: "insufficient_scope", detail: "the API key lacks a scope that this needs"}
+	denyCrossSite     = &denial{status: 403, code: "cross_site", detail: "a page of another site may not do this in your name"}
+	denyNoRoute       = &denial{status: 404, code: "not_found", detail: "there is nothing at this address"}
+	denyMethod        = &denial{status: 405, code: "method_not_allowed", detail: "this address does not support the method"}
+	denyBody          = &denial{status: 413, code: "body_too_large", detail: "the request body is too large"}
+	denyInput         = &denial{status: 422, code: "invalid", detail: "the form is not filled in properly"}
+	denyRate          = &denial{status: 429, code: "rate_limited", detail: "too many requests: wait as long as Retry-After says"}
+	denyInternal      = &denial{status: 500, code: "internal", detail: "something went wrong on our side"}
+	denyUpstream      = &denial{status: 502, code: "upstream_failed", detail: "the service behind the gate did not answer properly; try again"}
+	denyBusy          = &denial{status: 503, code: "busy", detail: "too many requests at the moment; try again", retryAfter: 2 * time.Second}
+	denyUnavailable   = &denial{status: 503, code: "unavailable", detail: "the request cannot be checked at the moment; try again", retryAfter: 2 * time.Second}
+	denyTimeout       = &denial{status: 504, code: "upstream_timeout", detail: "the service behind the gate took too long; try again"}
 )
 
 // writeDenial answers with the denial: a browser that merely opened a page is sent to the login page, anything else gets

@@ -41,6 +41,8 @@ type Config struct {
 	AddressRate, AccountRate Rate
 	// LoginRate limits attempts to log in from one address. Default 20 in a minute.
 	LoginRate Rate
+	// Mail sends the links for sign-up and new passwords. Default: no mail, and no such pages.
+	Mail *Mail
 	// MaxConns and MaxConnsPerAddress bound the open connections, in all and from one address (trusted proxies excepted).
 	// Default: no limit.
 	MaxConns, MaxConnsPerAddress int
@@ -71,6 +73,8 @@ type Gate struct {
 	badCredentials *limiter
 	metrics        *metrics
 	listening      atomic.Bool
+	mailWake       chan struct{}
+	oidc           *oidcClients
 	now            func() time.Time
 	closeOnce      sync.Once
 }
@@ -94,6 +98,8 @@ func New(ctx context.Context, cfg Config) (*Gate, error) {
 		byAddress: newLimiter("address", cfg.AddressRate), byAccount: newLimiter("account", cfg.AccountRate),
 		logins:         newLimiter("login", cfg.LoginRate),
 		badCredentials: newLimiter("credentials", Rate{Requests: 60, Per: Duration(time.Minute), Burst: 30}),
+		mailWake:       make(chan struct{}, 1),
+		oidc:           newOIDCClients(),
 		now:            time.Now,
 	}
 	g.authenticators = []authenticator{
@@ -130,6 +136,11 @@ func (c *Config) check() error {
 	if c.KeyRotation < 2*keyPrepublish {
 		return invalid("signing keys must not rotate more often than every %s", 2*keyPrepublish)
 	}
+	if c.Mail != nil {
+		if err := c.Mail.check(); err != nil {
+			return err
+		}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -152,6 +163,7 @@ func (g *Gate) Close() {
 	g.closeOnce.Do(func() {
 		g.streams.endAll(endDrain)
 		g.transport.CloseIdleConnections()
+		g.oidc.http.CloseIdleConnections()
 		g.store.Close()
 	})
 }
@@ -170,8 +182,12 @@ func (g *Gate) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { g.every(ctx, "end streams", streamSweep, g.sweepStreams) })
 	wg.Go(func() { g.every(ctx, "refresh signing keys", time.Minute, g.signer.refresh) })
-	wg.Go(func() { g.every(ctx, "delete dead sessions", time.Hour, g.store.deleteDeadSessions) })
+	wg.Go(func() { g.every(ctx, "clean up", time.Hour, g.store.cleanUp) })
+	wg.Go(func() { g.every(ctx, "renew sessions at providers", 30*time.Second, g.recheckProviders) })
 	wg.Go(func() { g.listen(ctx) })
+	if g.cfg.Mail != nil {
+		wg.Go(func() { g.deliverMail(ctx) })
+	}
 	wg.Wait()
 	return nil
 }

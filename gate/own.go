@@ -31,6 +31,27 @@ func (g *Gate) ownHandler() http.Handler {
 	handle("GET /auth/logout", g.logoutPage)
 	handle("POST /auth/logout", g.logout)
 	handle("GET /auth/session", g.showSession)
+	handle("POST /auth/login/factor", g.loginFactor)
+	handle("GET /auth/account", g.accountPage)
+	handle("GET /auth/password", g.passwordPage)
+	handle("POST /auth/password", g.changePassword)
+	handle("GET /auth/factor", g.factorPage)
+	handle("POST /auth/factor", g.factorOn)
+	handle("POST /auth/factor/off", g.factorOff)
+	handle("POST /auth/sessions/end", g.endAllSessions)
+	handle("GET /auth/oidc/{provider}", g.oidcStart)
+	handle("GET /auth/oidc/{provider}/callback", g.oidcCallback)
+	if g.cfg.Mail != nil {
+		handle("GET /auth/signup", g.whereSignUp(g.signUpPage))
+		handle("POST /auth/signup", g.whereSignUp(g.signUp))
+		handle("GET /auth/confirm", g.confirmPage)
+		handle("POST /auth/confirm", g.confirm)
+		handle("GET /auth/reset", g.resetPage)
+		handle("POST /auth/reset", g.reset)
+		handle("GET /auth/reset/confirm", g.resetConfirmPage)
+		handle("POST /auth/reset/confirm", g.resetConfirm)
+		handle("POST /auth/email", g.sendVerification)
+	}
 	return g.guardOwn(mux)
 }
 
@@ -107,4 +128,23 @@ func (g *Gate) showSession(x *exchange) *denial {
 		"subject": p.Subject, "email": p.Email, "name": p.Name, "roles": p.Roles, "expires_at": p.Expires.UTC(),
 	})
 	return nil
+}
+
+// whereSignUp serves a page only where the routes file lets newcomers sign up.
+func (g *Gate) whereSignUp(serve func(*exchange) *denial) func(*exchange) *denial {
+	return func(x *exchange) *denial {
+		if len(g.routes.Load().table.SignUp) == 0 {
+			return denyNoRoute
+		}
+		return serve(x)
+	}
+}
+
+// siteName is what the gate calls the site it guards.
+func (g *Gate) siteName() string {
+	u, err := url.Parse(g.cfg.PublicURL)
+	if err != nil {
+		return "gate"
+	}
+	return u.Hostname()
 }

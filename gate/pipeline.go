@@ -30,6 +30,8 @@ type exchange struct {
 	code      string // why it was denied; empty: it was not
 	cause     error
 
+	newSession string // id of the session that the request began
+
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	stream *stream

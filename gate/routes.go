@@ -26,6 +26,8 @@ const maxRoutesFile = 1 << 20
 type Routes struct {
 	Upstreams map[string]Upstream `yaml:"upstreams"`
 	Routes    []Route             `yaml:"routes"`
+	SignUp    []string            `yaml:"sign_up"` // roles of who signs up; default: nobody can
+	OIDC      []OIDCProvider      `yaml:"oidc"`    // where else people can log in
 
 	hosts map[string][]*place // by host, "" for any; each list longest path first
 }
@@ -110,6 +112,14 @@ func (t *Routes) check() error {
 	}
 	if len(t.Routes) == 0 {
 		fault("the routes file must list at least one route")
+	}
+	if err := checkRoles(t.SignUp); err != nil {
+		fault("sign_up: %s", err)
+	}
+	for i := range t.OIDC {
+		if err := t.OIDC[i].check(t.OIDC[:i]); err != nil {
+			fault("oidc provider %d (%s): %s", i+1, t.OIDC[i].Name, err)
+		}
 	}
 	t.hosts = map[string][]*place{}
 	for i := range t.Routes {

@@ -53,14 +53,6 @@ func (s *Store) endSessions(ctx context.Context, userID, except string) error {
 	return s.announce(ctx, revocation{User: userID, Except: except})
 }
 
-// deleteDeadSessions removes what expired or was revoked more than a day ago.
-func (s *Store) deleteDeadSessions(ctx context.Context) error {
-	if _, err := s.pool.Exec(ctx, `DELETE FROM gate.sessions WHERE expires_at < now() - interval '1 day' OR revoked_at < now() - interval '1 day'`); err != nil {
-		return fmt.Errorf("delete dead sessions: %w", err)
-	}
-	return nil
-}
-
 // loadSession finds whose session a token's hash belongs to, and notes at most once a minute that it is in use.
 func (s *Store) loadSession(idle time.Duration) func(context.Context, credentialHash) (*Principal, error) {
 	return func(ctx context.Context, hash credentialHash) (*Principal, error) {

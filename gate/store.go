@@ -122,9 +122,13 @@ func (s *Store) AddUser(ctx context.Context, n NewUser) (User, error) {
 	if err != nil {
 		return User{}, fmt.Errorf("make a user id: %w", err)
 	}
-	return s.oneUser(ctx, `INSERT INTO gate.users (id, email, name, password_hash, roles, email_verified_at)
+	u, err := s.oneUser(ctx, `INSERT INTO gate.users (id, email, name, password_hash, roles, email_verified_at)
 		VALUES ($1, $2, $3, $4, $5, CASE WHEN $6 THEN now() END) RETURNING `+userColumns,
 		id, email, name, hash, nonNil(n.Roles), n.Verified)
+	if err != nil {
+		return User{}, err
+	}
+	return u, s.audit(ctx, "add_user", "ok", u.ID, strings.Join(u.Roles, ","))
 }
 
 func (s *Store) newHash(ctx context.Context, password string) (*string, error) {
@@ -190,21 +194,21 @@ func (s *Store) SetRoles(ctx context.Context, email string, roles []string) (Use
 	if err := checkRoles(roles); err != nil {
 		return User{}, err
 	}
-	return s.changeUser(ctx, email, `UPDATE gate.users SET roles = $2, updated_at = now() WHERE email = $1 RETURNING `+userColumns, nonNil(roles))
+	return s.changeUser(ctx, "set_roles", email, `UPDATE gate.users SET roles = $2, updated_at = now() WHERE email = $1 RETURNING `+userColumns, nonNil(roles))
 }
 
 // DisableUser shuts a user out at once: sessions end, keys stop working. EnableUser lets them log in again.
 func (s *Store) DisableUser(ctx context.Context, email string) (User, error) {
-	return s.changeUser(ctx, email, `UPDATE gate.users SET disabled_at = coalesce(disabled_at, now()), updated_at = now() WHERE email = $1 RETURNING `+userColumns)
+	return s.changeUser(ctx, "disable_user", email, `UPDATE gate.users SET disabled_at = coalesce(disabled_at, now()), updated_at = now() WHERE email = $1 RETURNING `+userColumns)
 }
 
 // EnableUser undoes DisableUser. Sessions that it ended stay ended; keys work again.
 func (s *Store) EnableUser(ctx context.Context, email string) (User, error) {
-	return s.changeUser(ctx, email, `UPDATE gate.users SET disabled_at = NULL, updated_at = now() WHERE email = $1 RETURNING `+userColumns)
+	return s.changeUser(ctx, "enable_user", email, `UPDATE gate.users SET disabled_at = NULL, updated_at = now() WHERE email = $1 RETURNING `+userColumns)
 }
 
-// changeUser updates a user and ends the user's sessions.
-func (s *Store) changeUser(ctx context.Context, email, update string, args ...any) (User, error) {
+// changeUser updates a user, ends the user's sessions and notes it in the audit log.
+func (s *Store) changeUser(ctx context.Context, action, email, update string, args ...any) (User, error) {
 	email, err := canonicalEmail(email)
 	if err != nil {
 		return User{}, err
@@ -213,7 +217,10 @@ func (s *Store) changeUser(ctx context.Context, email, update string, args ...an
 	if err != nil {
 		return User{}, err
 	}
-	return u, s.endSessions(ctx, u.ID, "")
+	if err := s.endSessions(ctx, u.ID, ""); err != nil {
+		return User{}, err
+	}
+	return u, s.audit(ctx, action, "ok", u.ID, strings.Join(u.Roles, ","))
 }
 
 // SetPassword replaces a user's password and ends the user's sessions.
@@ -225,7 +232,7 @@ func (s *Store) SetPassword(ctx context.Context, email, password string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.changeUser(ctx, email, `UPDATE gate.users SET password_hash = $2, updated_at = now() WHERE email = $1 RETURNING `+userColumns, hash)
+	_, err = s.changeUser(ctx, "set_password", email, `UPDATE gate.users SET password_hash = $2, updated_at = now() WHERE email = $1 RETURNING `+userColumns, hash)
 	return err
 }
 
