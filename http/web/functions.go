@@ -22,25 +22,10 @@ var functions = template.FuncMap{
 	"payment":     func(s millrace.PaymentStatus) label { return paymentLabels[s] },
 	"fulfillment": func(s millrace.FulfillmentStatus) label { return fulfillmentLabels[s] },
 	"picture":     pictureOf,
-	"vocabulary":  func() words { return vocabulary },
-	"pairs":       pairs,
 }
 
 // short is what tells an order from others at a glance: the end of its id, which is random where the beginning is the time.
 func short(id uuid.UUID) string { return id.String()[24:] }
-
-// pairs makes a map of names and values, for templates that call others.
-func pairs(namesAndValues ...any) (map[string]any, error) {
-	m := map[string]any{}
-	for i := 0; i+1 < len(namesAndValues); i += 2 {
-		name, ok := namesAndValues[i].(string)
-		if !ok {
-			return nil, fmt.Errorf("pairs: %v is no name", namesAndValues[i])
-		}
-		m[name] = namesAndValues[i+1]
-	}
-	return m, nil
-}
 
 // picture stands in for a product's photograph: waves whose colour and swell follow from its SKU.
 type picture struct {

@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -99,8 +100,18 @@ type words struct {
 	Final        []millrace.OrderStatus               `json:"final"`
 }
 
-var vocabulary = words{orderLabels, paymentLabels, fulfillmentLabels, eventLabels, steps,
-	slices.DeleteFunc(millrace.OrderStatuses(), func(s millrace.OrderStatus) bool { return !s.Final() })}
+// wordsFor is what a viewer is shown. Why an order is on hold is for operators alone.
+func wordsFor(isOperator bool) words {
+	w := words{orderLabels, paymentLabels, fulfillmentLabels, eventLabels, steps,
+		slices.DeleteFunc(millrace.OrderStatuses(), func(s millrace.OrderStatus) bool { return !s.Final() })}
+	if !isOperator {
+		w.Events = maps.Clone(w.Events)
+		held := w.Events[millrace.EventOrderOnHold]
+		held.Detail = "We are looking into it."
+		w.Events[millrace.EventOrderOnHold] = held
+	}
+	return w
+}
 
 var placeholder = regexp.MustCompile(`\{[a-z_]+\}`)
 

@@ -137,16 +137,16 @@ func (w *Web) order(r *http.Request, p *millrace.Principal) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := newOrderData(o, events)
+	d := newOrderData(o, events, wordsFor(p.Is(millrace.RoleOperator)))
 	d.Mine = mine
 	return &view{Template: "order", Title: "Order " + short(id), Section: "orders", Script: "order.js", Data: d}, nil
 }
 
-func newOrderData(o *millrace.Order, events []millrace.Event) *orderData {
+func newOrderData(o *millrace.Order, events []millrace.Event, w words) *orderData {
 	d := &orderData{Order: o}
 	done := map[string]bool{}
 	for _, e := range events {
-		l := eventLabels[e.Type]
+		l := w.Events[e.Type]
 		d.Timeline = append(d.Timeline, entry{Event: e, eventLabel: l, Detail: describe(l.Detail, e.Data)})
 		if l.Done != "" {
 			done[l.Done] = true

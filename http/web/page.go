@@ -65,6 +65,9 @@ type view struct {
 // IsOperator reports whether an operator looks at the page.
 func (v *view) IsOperator() bool { return v.Principal != nil && v.Principal.Is(millrace.RoleOperator) }
 
+// Words are what the page's module shows states and events by.
+func (v *view) Words() words { return wordsFor(v.IsOperator()) }
+
 // parseTemplates parses each page's template together with the frame and the parts that pages share.
 func parseTemplates(a *assets) (map[string]*template.Template, error) {
 	files, err := templateFiles.ReadDir("templates")
@@ -152,11 +155,29 @@ func (w *Web) fail(rw http.ResponseWriter, r *http.Request, p *millrace.Principa
 	if errors.As(err, &e) && code != millrace.CodeInternal {
 		message = e.Message
 	}
-	status := w.config.Status(code)
+	status := statusOf(code)
 	if status >= http.StatusInternalServerError && r.Context().Err() == nil {
 		w.config.Logger.ErrorContext(r.Context(), "web: a page could not be served", "path", r.URL.Path, "error", err)
 	}
 	w.refuse(rw, r, p, status, string(code), message)
+}
+
+// statusOf is the status of a page that cannot be shown. Pages only read, so that they meet few codes; the API has a table of them all.
+func statusOf(c millrace.Code) int {
+	switch c {
+	case millrace.CodeInvalid:
+		return http.StatusBadRequest
+	case millrace.CodeUnauthorized:
+		return http.StatusUnauthorized
+	case millrace.CodeForbidden:
+		return http.StatusForbidden
+	case millrace.CodeNotFound:
+		return http.StatusNotFound
+	case millrace.CodeBusy, millrace.CodeUnavailable:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
 }
 
 // refusal is what the error page shows.

@@ -17,16 +17,14 @@ import (
 	"millrace/db/migrations"
 )
 
-// Config is what the pages need. Store, River, Identity and Status are required.
+// Config is what the pages need. Store, River and Identity are required.
 type Config struct {
 	Store *db.Store
 	// River is the client whose jobs River UI shows. It need not be started; its schema must be that of Millrace's jobs.
 	River *river.Client[pgx.Tx]
 	// Identity is who asks, or an error of CodeUnauthorized where nobody is logged in. It has verified the request.
 	Identity func(*http.Request) (millrace.Principal, error)
-	// Status is the HTTP status of an error code: the API's own table.
-	Status func(millrace.Code) int
-	Logger *slog.Logger
+	Logger   *slog.Logger
 	// Simulated offers the simulated gateway's payment methods. Otherwise the buyer gives the token of a real one.
 	Simulated bool
 }
@@ -49,8 +47,8 @@ func New(c Config) (*Web, error) {
 		c.Logger = slog.Default()
 	}
 	switch {
-	case c.Store == nil || c.River == nil || c.Identity == nil || c.Status == nil:
-		return nil, errors.New("the pages need a store, a River client, an identity function and a table of statuses")
+	case c.Store == nil || c.River == nil || c.Identity == nil:
+		return nil, errors.New("the pages need a store, a River client and an identity function")
 	case c.River.Schema() != migrations.RiverSchema:
 		return nil, fmt.Errorf("the River client works in schema %q, but Millrace's jobs are in %q", c.River.Schema(), migrations.RiverSchema)
 	}
