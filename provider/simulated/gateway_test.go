@@ -246,7 +246,8 @@ func TestTheTableRefusesWhatMustNeverBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, set := range []string{"captures = 2", "captured_minor = captured_minor + 1", "refunded_minor = captured_minor + 1", "refunded_minor = -1",
-		"state = 'authorized'", "captures = 0", "decision = 'confirmed'"} {
+		"state = 'authorized'", "captures = 0",
+		"captures = 2, captured_minor = 0, state = 'voided'", "decision = 'confirmed'"} {
 		if _, err := b.pool.Exec(t.Context(), `UPDATE simulated.charges SET `+set); err == nil {
 			t.Errorf("SET %s was accepted", set)
 		}

@@ -51,18 +51,18 @@ func do(t *testing.T, server *httptest.Server, method, path string, header http.
 	return answer{status: response.StatusCode, header: response.Header, body: string(text)}
 }
 
-func wantProblem(t *testing.T, got answer, status int, code string) {
+func wantProblem(t *testing.T, what string, got answer, status int, code string) {
 	t.Helper()
 	var p struct {
 		Title, Code, Detail string
 		Status              int
 	}
 	if err := json.Unmarshal([]byte(got.body), &p); err != nil {
-		t.Fatalf("%v in %q", err, got.body)
+		t.Fatalf("%s: %v in %q", what, err, got.body)
 	}
 	if got.status != status || p.Status != status || p.Code != code || p.Title == "" || p.Detail == "" ||
 		got.header.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("got %d %s %+v, want %d %s as problem+json", got.status, got.header.Get("Content-Type"), p, status, code)
+		t.Errorf("%s: got %d %s %+v, want %d %s as problem+json", what, got.status, got.header.Get("Content-Type"), p, status, code)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestTheBuyerDecidesOnce(t *testing.T) {
 				}
 				got := do(t, server, http.MethodPost, "/simulated/payments/"+reference+"/"+s.call, nil, nil)
 				if s.code != "" {
-					wantProblem(t, got, http.StatusConflict, s.code)
+					wantProblem(t, s.call, got, http.StatusConflict, s.code)
 					continue
 				}
 				var p struct{ Reference, State string }
@@ -145,6 +145,8 @@ func TestBadRequestsGetAProblemAndChangeNothing(t *testing.T) {
 		{name: "an unknown reference, read", method: "GET", path: "/simulated/payments/pay_" + strings.Repeat("0", 32), status: 404, code: "not_found"},
 		{name: "a malformed reference", method: "POST", path: "/simulated/payments/1%27%20OR%201=1/confirm", status: 404, code: "not_found"},
 		{name: "a malformed reference, read", method: "GET", path: "/simulated/payments/%00", status: 404, code: "not_found"},
+		{name: "a reference with a zero byte", method: "POST", path: "/simulated/payments/%00/confirm", status: 404, code: "not_found"},
+		{name: "a reference that is not UTF-8", method: "POST", path: "/simulated/payments/%ff/decline", status: 404, code: "not_found"},
 		{name: "a payment that never waited for a buyer", method: "POST", path: "/simulated/payments/" + approved.Reference + "/decline", status: 404, code: "not_found"},
 		{name: "a payment that never waited, read", method: "GET", path: "/simulated/payments/" + approved.Reference, status: 404, code: "not_found"},
 		{name: "a body too large", method: "POST", path: confirm, body: strings.Repeat("x", 5000), status: 413, code: "body_too_large"},
@@ -158,13 +160,11 @@ func TestBadRequestsGetAProblemAndChangeNothing(t *testing.T) {
 		{name: "a malformed label", method: "GET", path: "/simulated/labels/%3Cscript%3E", status: 404, code: "not_found"},
 		{name: "a label by DELETE", method: "DELETE", path: "/simulated/labels/SIM" + strings.Repeat("0", 32), status: 405, code: "method_not_allowed"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			got := do(t, server, c.method, c.path, c.header, strings.NewReader(c.body)) //nolint:paralleltest // the payment must be looked at after all
-			wantProblem(t, got, c.status, c.code)
-			if c.status == http.StatusMethodNotAllowed && got.header.Get("Allow") == "" {
-				t.Error("it does not say which methods there are")
-			}
-		})
+		got := do(t, server, c.method, c.path, c.header, strings.NewReader(c.body))
+		wantProblem(t, c.name, got, c.status, c.code)
+		if c.status == http.StatusMethodNotAllowed && got.header.Get("Allow") == "" {
+			t.Errorf("%s: it does not say which methods there are", c.name)
+		}
 	}
 	if got, err := b.Gateway().Get(t.Context(), r); err != nil || got.Outcome != millrace.OutcomeRequiresAction {
 		t.Errorf("the payment is %+v, %v, want it to wait still", got, err)
@@ -182,7 +182,7 @@ func TestADecisionIsNotTakenWithoutADatabaseAndSaysNoCause(t *testing.T) {
 	}
 	for _, path := range []string{"/confirm", "/decline"} {
 		got := do(t, server, http.MethodPost, "/simulated/payments/"+reference+path, nil, nil)
-		wantProblem(t, got, http.StatusServiceUnavailable, "unavailable")
+		wantProblem(t, path, got, http.StatusServiceUnavailable, "unavailable")
 		if strings.Contains(got.body, "charges") {
 			t.Errorf("the answer tells the cause: %s", got.body)
 		}
