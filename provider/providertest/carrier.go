@@ -102,7 +102,7 @@ func (s *carrierSuite) wantLabels(t *testing.T, order uuid.UUID, want int) {
 	}
 }
 
-func (s *carrierSuite) wantState(t *testing.T, l millrace.LabelResult, want millrace.ShipmentState) millrace.TrackResult {
+func (s *carrierSuite) wantState(t *testing.T, l millrace.LabelResult, want millrace.ShipmentState) {
 	t.Helper()
 	got, err := s.Carrier.Track(t.Context(), l.Reference, l.TrackingNumber)
 	if err != nil {
@@ -114,7 +114,6 @@ func (s *carrierSuite) wantState(t *testing.T, l millrace.LabelResult, want mill
 	if got.CheckAfter < 0 {
 		t.Errorf("to be asked again after %s", got.CheckAfter)
 	}
-	return got
 }
 
 func (s *carrierSuite) nameStays(t *testing.T) {

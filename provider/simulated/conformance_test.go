@@ -21,6 +21,7 @@ const never = 1000 * time.Hour
 func TestGatewayConforms(t *testing.T) {
 	t.Parallel()
 	providertest.Gateway(t, func(t testing.TB) providertest.GatewayFixture {
+		t.Helper()
 		b := setup(t, simulated.Config{})
 		return providertest.GatewayFixture{
 			Gateway: b.Gateway(), Approved: "pm_ok", Declined: "pm_declined", Flaky: "pm_flaky", Lost: "pm_lost_answer", Action: "pm_3ds",
@@ -47,6 +48,7 @@ func TestGatewayConforms(t *testing.T) {
 func TestCarrierConforms(t *testing.T) {
 	t.Parallel()
 	providertest.Carrier(t, func(t testing.TB) providertest.CarrierFixture {
+		t.Helper()
 		b := setup(t, simulated.Config{TransitAfter: never, DeliverAfter: 2 * never})
 		return providertest.CarrierFixture{
 			Carrier: b.Carrier(),
@@ -67,6 +69,7 @@ func TestCarrierConforms(t *testing.T) {
 func TestWarehouseConforms(t *testing.T) {
 	t.Parallel()
 	providertest.Warehouse(t, func(t testing.TB) providertest.WarehouseFixture {
+		t.Helper()
 		b := setup(t, simulated.Config{})
 		return providertest.WarehouseFixture{
 			Warehouse: b.Warehouse(), SKU: "TEA-001", NotPickable: "NOPICK-1",

@@ -279,10 +279,16 @@ func TestEveryCallIsLoggedWithItsKeyAndAnswer(t *testing.T) {
 	}
 	settle := r
 	settle.Key, settle.Reference = r.Key+":2", got.Reference
-	g.Authorize(t.Context(), r)
-	g.Get(t.Context(), r)
-	g.Void(t.Context(), settle)
-	g.Capture(t.Context(), settle)
+	for _, call := range []func() (millrace.PaymentResult, error){
+		func() (millrace.PaymentResult, error) { return g.Authorize(t.Context(), r) },
+		func() (millrace.PaymentResult, error) { return g.Get(t.Context(), r) },
+		func() (millrace.PaymentResult, error) { return g.Void(t.Context(), settle) },
+		func() (millrace.PaymentResult, error) { return g.Capture(t.Context(), settle) },
+	} {
+		if _, err := call(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	rows, err := b.pool.Query(t.Context(), `SELECT operation || ' ' || key || ' ' || outcome || ' ' || code FROM simulated.calls
 		WHERE provider = 'gateway' AND reference = $1 ORDER BY at`, got.Reference)
 	if err != nil {

@@ -125,8 +125,7 @@ func (h *handler) decide(w http.ResponseWriter, r *http.Request, decision string
 		return
 	}
 	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
-		var limit *http.MaxBytesError
-		if errors.As(err, &limit) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			tooLarge.write(w)
 			return
 		}
@@ -141,7 +140,7 @@ func (h *handler) decide(w http.ResponseWriter, r *http.Request, decision string
 	refusal := refusalOf(p, decision)
 	switch browser := strings.Contains(r.Header.Get("Accept"), "text/html"); {
 	case browser && refusal == nil:
-		http.Redirect(w, r, paymentPath+reference, http.StatusSeeOther)
+		http.Redirect(w, r, paymentPath+p.Reference, http.StatusSeeOther)
 	case browser:
 		h.render(w, r, refusal.Status, "payment.html", "text/html; charset=utf-8", h.page(p, refusal.Detail))
 	case refusal != nil:
