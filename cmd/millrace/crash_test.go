@@ -92,12 +92,13 @@ type poster struct {
 }
 
 func (p *poster) post(t testing.TB, clients, orders int, body func(n int) string) {
+	round := uuid.NewString()
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range clients {
 		wg.Go(func() {
 			for n := int(next.Add(1)); n <= orders; n = int(next.Add(1)) {
-				p.postOne(t, fmt.Sprintf("order-%d", n), body(n))
+				p.postOne(t, fmt.Sprintf("%s-%d", round, n), body(n))
 			}
 		})
 	}
