@@ -46,6 +46,10 @@ type Config struct {
 	// MaxConns and MaxConnsPerAddress bound the open connections, in all and from one address (trusted proxies excepted).
 	// Default: no limit.
 	MaxConns, MaxConnsPerAddress int
+	// HeaderTimeout bounds how long a client may take to send a request's header. Default 10 s.
+	HeaderTimeout time.Duration
+	// IdleTimeout is how long a connection may be kept without a request. Default 90 s.
+	IdleTimeout time.Duration
 	// DrainTimeout is how long requests may go on after Serve was told to stop. Default 15 s.
 	DrainTimeout time.Duration
 	// Logger for events. Default slog.Default().
@@ -131,6 +135,8 @@ func (c *Config) check() error {
 	c.SessionIdle = cmp.Or(c.SessionIdle, 12*time.Hour)
 	c.SessionLifetime = cmp.Or(c.SessionLifetime, 7*24*time.Hour)
 	c.KeyRotation = cmp.Or(c.KeyRotation, 30*24*time.Hour)
+	c.HeaderTimeout = cmp.Or(c.HeaderTimeout, 10*time.Second)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 90*time.Second)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 15*time.Second)
 	c.LoginRate = cmp.Or(c.LoginRate, Rate{Requests: 20, Per: Duration(time.Minute), Burst: 20})
 	if c.KeyRotation < 2*keyPrepublish {

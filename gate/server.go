@@ -8,22 +8,17 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"time"
 )
 
-// Limits of the gate's server that no route changes.
-const (
-	headerPatience = 10 * time.Second
-	idlePatience   = 90 * time.Second
-	maxHeaderBytes = 32 << 10
-)
+// maxHeaderBytes bounds a request's header.
+const maxHeaderBytes = 32 << 10
 
 // NewServer returns an HTTP server for the gate with its limits on headers and idle connections. tlsConfig may be nil.
 func (g *Gate) NewServer(tlsConfig *tls.Config) *http.Server {
 	return &http.Server{
 		Handler:           g.Handler(),
-		ReadHeaderTimeout: headerPatience,
-		IdleTimeout:       idlePatience,
+		ReadHeaderTimeout: g.cfg.HeaderTimeout,
+		IdleTimeout:       g.cfg.IdleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		TLSConfig:         tlsConfig,
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
