@@ -151,7 +151,19 @@ func (s *Store) write(ctx context.Context, tx pgx.Tx, c *changeSet) error {
 	if err := c.collect(ctx, w.queries()); err != nil {
 		return err
 	}
-	return w.send(ctx, tx)
+	if err := w.send(ctx, tx); err != nil {
+		return err
+	}
+	return s.beforeCommit(ctx, tx, c.ids())
+}
+
+// ids are the orders whose header changed.
+func (c *changeSet) ids() []uuid.UUID {
+	ids := make([]uuid.UUID, 0, len(c.orders))
+	for id := range c.orders {
+		ids = append(ids, id)
+	}
+	return ids
 }
 
 // collect turns the change set into statements.

@@ -115,7 +115,10 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest) ([]gro
 		if err := w.collect(ctx, statements.queries()); err != nil {
 			return err
 		}
-		return statements.send(ctx, tx)
+		if err := statements.send(ctx, tx); err != nil {
+			return err
+		}
+		return s.beforeCommit(ctx, tx, w.header.Ids)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("take in %d orders: %w", len(w.orders), err)

@@ -30,6 +30,11 @@ type Config struct {
 	MaxGroup int
 	// MaxQueue bounds how many callers wait for each kind of command (default 4096); past it they get CodeBusy.
 	MaxQueue int
+	// Flushes is how many groups of each kind are written at a time (default 2; those that end in the lock of one row need no more
+	// than 1, which is theirs by default). With MaxGroup 1 it makes the store write as one without groups does, to compare.
+	Flushes int
+	// InTx, if set, is called in each transaction that changes orders, before its commit, with their ids.
+	InTx func(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) error
 	// MaxAttempts is how often a job is tried before it is given up and its order is held (default 20).
 	MaxAttempts int
 	// Observe is told each flush's kind ("intake", "step", "allocation" or "read"), size, duration and its first caller's wait.
@@ -84,10 +89,10 @@ func NewStore(c Config) (*Store, error) {
 		return g
 	}
 	// Intake and allocation each end in the lock of one row, so a second flush of theirs would only wait for the first.
-	s.intake = group.New(limits("intake", 1), s.flushIntake)
-	s.steps = group.New(limits("step", 2), s.flushCommands)
+	s.intake = group.New(limits("intake", cmp.Or(c.Flushes, 1)), s.flushIntake)
+	s.steps = group.New(limits("step", cmp.Or(c.Flushes, 2)), s.flushCommands)
 	s.allocation = group.New(limits("allocation", 1), s.flushAllocation)
-	s.reads = group.New(limits("read", 2), s.flushReads)
+	s.reads = group.New(limits("read", cmp.Or(c.Flushes, 2)), s.flushReads)
 	return s, nil
 }
 
@@ -133,6 +138,14 @@ func commit(ctx context.Context, tx pgx.Tx) error {
 		return fmt.Errorf("%w: %w", errCommitUnknown, err)
 	}
 	return err
+}
+
+// beforeCommit lets Config.InTx take part in a transaction that changes orders.
+func (s *Store) beforeCommit(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) error {
+	if s.config.InTx == nil || len(orders) == 0 {
+		return nil
+	}
+	return s.config.InTx(ctx, tx, orders)
 }
 
 // ring tells the doorbell which orders changed.
