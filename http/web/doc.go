@@ -7,6 +7,6 @@
 // River; never package http, which mounts it, nor the gate: who is asking is told by Config.Identity.
 //
 // It promises that a page loads nothing from another host and runs no inline script (a strict content security policy, loosened for
-// the styles of River UI and of the API documentation alone), that a customer sees no order but their own, and that whatever it shows
+// the styles of River UI and the icons of the API documentation alone), that a customer sees no order but their own, and that whatever it shows
 // is escaped.
 package web

@@ -17,6 +17,7 @@ var functions = template.FuncMap{
 	"iso":         func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	"money":       func(c millrace.Currency, minor int64) string { return c.Format(minor) },
 	"exponent":    func(c millrace.Currency) int { e, _ := c.Exponent(); return e },
+	"plain":       plain,
 	"short":       short,
 	"order":       func(s millrace.OrderStatus) label { return orderLabels[s] },
 	"payment":     func(s millrace.PaymentStatus) label { return paymentLabels[s] },

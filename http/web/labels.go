@@ -49,7 +49,7 @@ var (
 		millrace.FulfillmentPartial:     {"Partly shipped", "active"},
 		millrace.FulfillmentFulfilled:   {"Shipped", "active"},
 		millrace.FulfillmentDelivered:   {"Delivered", "good"},
-		millrace.FulfillmentCanceled:    {"Not to be shipped", "neutral"},
+		millrace.FulfillmentCanceled:    {"Not shipping", "neutral"},
 	}
 )
 
@@ -137,7 +137,7 @@ func describe(pattern string, data json.RawMessage) string {
 		case string:
 			switch name {
 			case "reason", "code":
-				return strings.ReplaceAll(v, "_", " ")
+				return plain(v)
 			case "expires_at":
 				if at, err := time.Parse(time.RFC3339, v); err == nil {
 					return exact(at)
@@ -163,6 +163,9 @@ func actionURL(data json.RawMessage) string {
 	}
 	return d.ActionURL
 }
+
+// plain writes a code as words.
+func plain(code string) string { return strings.ReplaceAll(code, "_", " ") }
 
 // exact writes a time in full.
 func exact(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" }

@@ -18,13 +18,15 @@ import (
 //go:embed templates
 var templateFiles embed.FS
 
-// Content security policies. Pages load their own scripts and styles and nothing else. River UI and the API documentation set styles
-// from their scripts, which is why theirs allow inline styles; neither allows an inline script.
+// Content security policies. Pages load their own scripts and styles and nothing else. Swagger UI's style sheet holds its icons. River
+// UI sets styles from its scripts, which is why its policy, and no other, allows inline styles. None allows an inline script.
 const (
 	strictPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-	styledPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; " +
-		"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+	docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
+		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+	riverPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; " +
+		"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 // secure sets the headers that every answer of this package carries.

@@ -76,7 +76,7 @@ func (w *Web) guardRiverUI(ui http.Handler) http.Handler {
 			w.fail(rw, r, p, err)
 			return
 		}
-		rw.Header().Set("Content-Security-Policy", styledPolicy)
+		rw.Header().Set("Content-Security-Policy", riverPolicy)
 		if r.Body != nil {
 			r.Body = http.MaxBytesReader(rw, r.Body, maxRiverBody)
 		}

@@ -70,5 +70,5 @@ func (w *Web) shop(r *http.Request, p *millrace.Principal) (*view, error) {
 
 // docs shows the API's documentation, which is read from /openapi.json.
 func (w *Web) docs(*http.Request, *millrace.Principal) (*view, error) {
-	return &view{Template: "docs", Title: "API", Section: "docs", Script: "docs.js", Policy: styledPolicy}, nil
+	return &view{Template: "docs", Title: "API", Section: "docs", Script: "docs.js", Policy: docsPolicy}, nil
 }

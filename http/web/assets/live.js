@@ -16,7 +16,6 @@ export function follow({ address, resume, probe, types, on }) {
   let stopped = false;
 
   function open() {
-    timer = null;
     on.state("connecting", "Connecting…");
     source = new EventSource(address + resume());
     source.onopen = () => {
@@ -41,24 +40,34 @@ export function follow({ address, resume, probe, types, on }) {
     }
   }
 
-  async function refused() {
+  function refused() {
     close();
-    try {
-      const answer = await fetch(probe, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(10_000) });
-      if (answer.status === 401) return on.state("ended", "Log in again to go on");
-      if (answer.status === 403 || answer.status === 404) return on.state("ended", "No longer available");
-    } catch {
-      // not to be reached now: try later
-    }
-    if (stopped) return;
     const delay = wait * (0.75 + Math.random() / 2);
     wait = Math.min(wait * 2, LONGEST_WAIT);
     on.state("waiting", `Not connected; trying again in ${Math.max(1, Math.round(delay / 1000))} s`);
-    timer = setTimeout(open, delay);
+    timer = setTimeout(retry, delay);
+  }
+
+  // retry opens the stream again, unless the reason for the refusal will not go away.
+  async function retry() {
+    timer = null;
+    on.state("connecting", "Reconnecting…");
+    let status = 0;
+    try {
+      status = (await fetch(probe, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(10_000) })).status;
+    } catch {
+      // not to be reached now
+    }
+    if (stopped) return;
+    if (status === 401) on.state("ended", "Log in again to go on");
+    else if (status === 403 || status === 404) on.state("ended", "No longer available");
+    else if (status === 200) open();
+    else refused();
   }
 
   function close() {
     clearTimeout(timer);
+    timer = null;
     source?.close();
   }
 
@@ -66,7 +75,7 @@ export function follow({ address, resume, probe, types, on }) {
   function hurry() {
     if (!stopped && timer !== null && !document.hidden) {
       clearTimeout(timer);
-      open();
+      retry();
     }
   }
   addEventListener("online", hurry);

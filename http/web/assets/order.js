@@ -86,7 +86,7 @@ function showNotices(event) {
   action.hidden = event.status !== "requires_action" || !action.querySelector("a").getAttribute("href");
   const held = document.getElementById("held");
   const reason = held.querySelector("[data-reason]");
-  if (reason && event.type === "order.on_hold") reason.textContent = event.data.reason ?? "";
+  if (reason && event.type === "order.on_hold") reason.textContent = (event.data.reason ?? "").replaceAll("_", " ");
   held.hidden = event.status !== "on_hold";
 }
 

@@ -60,6 +60,9 @@ function draw() {
   const focused = document.activeElement?.dataset?.focus;
   document.getElementById("basket-empty").hidden = lines.length > 0;
   form.hidden = lines.length === 0;
+  const link = document.getElementById("basket-link");
+  link.hidden = lines.length === 0;
+  link.textContent = `Basket: ${lines.reduce((sum, l) => sum + l.quantity, 0)}`;
   list.replaceChildren(...lines.map(drawLine));
   const totals = new Map();
   for (const l of lines) {
@@ -101,9 +104,14 @@ document.querySelector(".products")?.addEventListener("click", (e) => {
   if (!button) return;
   const sku = button.dataset.add;
   change(sku, (lines.find((l) => l.sku === sku)?.quantity ?? 0) + 1);
-  button.textContent = "Added";
-  setTimeout(() => (button.textContent = "Add"), 1200);
+  label(button, "Added");
+  setTimeout(() => label(button, "Add"), 1200);
 });
+
+function label(button, word) {
+  button.textContent = word;
+  button.setAttribute("aria-label", `${word} ${products.get(button.dataset.add).name} to the basket`);
+}
 
 // request is the order as the API takes it. Optional fields left empty are left out.
 function request() {
