@@ -54,6 +54,7 @@ var (
 	denyCrossSite     = &denial{status: 403, code: "cross_site", detail: "a page of another site may not do this in your name"}
 	denyNoRoute       = &denial{status: 404, code: "not_found", detail: "there is nothing at this address"}
 	denyMethod        = &denial{status: 405, code: "method_not_allowed", detail: "this address does not support the method"}
+	denySlow          = &denial{status: 408, code: "body_too_slow", detail: "the request body took too long to arrive"}
 	denyBody          = &denial{status: 413, code: "body_too_large", detail: "the request body is too large"}
 	denyInput         = &denial{status: 422, code: "invalid", detail: "the form is not filled in properly"}
 	denyRate          = &denial{status: 429, code: "rate_limited", detail: "too many requests: wait as long as Retry-After says"}

@@ -35,6 +35,7 @@ type exchange struct {
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
 	stream *stream
+	body   *timedBody // nil: there is none
 }
 
 type exchangeKey struct{}
@@ -259,7 +260,8 @@ func (x *exchange) forward() *denial {
 		}
 	}()
 	if x.r.Body != nil && x.r.ContentLength != 0 {
-		x.r.Body = newTimedBody(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, int64(x.route.MaxBody)), x.w.control, timeout)
+		x.body = newTimedBody(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, int64(x.route.MaxBody)), x.w.control, timeout)
+		x.r.Body = x.body
 	}
 	x.gate.routes.Load().proxy.ServeHTTP(x.w, x.r.WithContext(ctx))
 	return nil

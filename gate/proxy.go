@@ -103,6 +103,8 @@ func (g *Gate) proxyFailed(_ http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &tooLarge):
 		x.deny(denyBody.saying("the request body must be at most %d bytes", tooLarge.Limit))
+	case x.body.late():
+		x.deny(denySlow.because(err))
 	case errors.Is(context.Cause(r.Context()), errUpstreamTimeout):
 		x.deny(denyTimeout.because(err))
 	case errors.Is(err, errDraining):

@@ -82,7 +82,7 @@ func setup(t *testing.T, options ...option) *bundle { return setupRoutes(t, defa
 func setupRoutes(t *testing.T, routesYAML string, options ...option) *bundle {
 	t.Helper()
 	up := newRecorder(t)
-	if strings.Contains(routesYAML, "%s") {
+	if strings.ContainsRune(routesYAML, 0x25) { // there is a place for the upstream
 		routesYAML = fmt.Sprintf(routesYAML, up.server.URL)
 	}
 	b := &bundle{T: t, upstream: up, databaseURL: dbtest.New(t, migrated), logs: &syncBuffer{}}

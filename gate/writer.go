@@ -3,6 +3,7 @@ package gate
 import (
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -67,20 +68,27 @@ func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter 
 // timedBody bounds how long a client may take to send a request body.
 type timedBody struct {
 	io.ReadCloser
-	control *http.ResponseController
-	lifted  bool
+	control  *http.ResponseController
+	deadline time.Time
+	whole    atomic.Bool // all of it was read
 }
 
 func newTimedBody(body io.ReadCloser, control *http.ResponseController, limit time.Duration) *timedBody {
-	_ = control.SetReadDeadline(time.Now().Add(limit)) // servers without deadlines go without
-	return &timedBody{ReadCloser: body, control: control}
+	b := &timedBody{ReadCloser: body, control: control, deadline: time.Now().Add(limit)}
+	_ = control.SetReadDeadline(b.deadline) // servers without deadlines go without
+	return b
+}
+
+// late reports whether the client's time is up and part of the body is missing still. It goes by the clock, since the failed
+// read may come to light as a cancelled request just as well.
+func (b *timedBody) late() bool {
+	return b != nil && !b.whole.Load() && !time.Now().Before(b.deadline)
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF && !b.lifted {
+	if err == io.EOF && b.whole.CompareAndSwap(false, true) {
 		// The connection is still read from, to notice when the client leaves; that must not end at the deadline.
-		b.lifted = true
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err

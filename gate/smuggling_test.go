@@ -1,0 +1,169 @@
+package gate
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// tape is an upstream that records each byte that reaches it, and reads requests as strictly as net/http does.
+type tape struct {
+	ln       net.Listener
+	mu       sync.Mutex
+	bytes    bytes.Buffer
+	requests []string // "METHOD path body"
+	wg       sync.WaitGroup
+}
+
+func newTape(t *testing.T) *tape {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &tape{ln: ln}
+	p.wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			p.wg.Go(func() { p.serve(conn) })
+		}
+	})
+	t.Cleanup(func() { ln.Close(); p.wg.Wait() })
+	return p
+}
+
+func (p *tape) serve(conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	reader := bufio.NewReader(io.TeeReader(conn, lockedWriter{p}))
+	for {
+		req, err := http.ReadRequest(reader)
+		if err != nil {
+			return
+		}
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		p.requests = append(p.requests, fmt.Sprintf("%s %s %s", req.Method, req.RequestURI, body))
+		p.mu.Unlock()
+		if _, err := io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+			return
+		}
+	}
+}
+
+type lockedWriter struct{ p *tape }
+
+func (w lockedWriter) Write(b []byte) (int, error) {
+	w.p.mu.Lock()
+	defer w.p.mu.Unlock()
+	return w.p.bytes.Write(b)
+}
+
+// take returns and forgets what was recorded.
+func (p *tape) take() (raw string, requests []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	raw, requests = p.bytes.String(), p.requests
+	p.bytes.Reset()
+	p.requests = nil
+	return raw, requests
+}
+
+func TestAttackRequestSmuggling(t *testing.T) {
+	t.Parallel()
+	upstream := newTape(t)
+	b := setupRoutes(t, `
+routes:
+  - {path: /open/, upstream: "http://`+upstream.ln.Addr().String()+`", allow: [public]}
+  - {path: /admin/, upstream: "http://`+upstream.ln.Addr().String()+`", allow: [operator]}
+`)
+	const smuggled = "GET /admin/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+	chunk := fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(smuggled), smuggled)
+	post := func(headers, body string) string {
+		return "POST /open/a HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n" + body
+	}
+	for _, tc := range []struct{ name, request string }{
+		{"CL and TE: CL covers the smuggled request", post(fmt.Sprintf("Content-Length: %d\r\nTransfer-Encoding: chunked\r\n", 5+len(smuggled)), "0\r\n\r\n"+smuggled)},
+		{"TE and CL: CL is short", post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", chunk)},
+		{"two lengths", post(fmt.Sprintf("Content-Length: 0\r\nContent-Length: %d\r\n", len(smuggled)), smuggled)},
+		{"two lengths in one", post(fmt.Sprintf("Content-Length: 0, %d\r\n", len(smuggled)), smuggled)},
+		{"the same length twice", post("Content-Length: 2\r\nContent-Length: 2\r\n", "hi")},
+		{"negative length", post("Content-Length: -1\r\n", smuggled)},
+		{"length with a plus", post("Content-Length: +0\r\n", smuggled)},
+		{"length in hex", post("Content-Length: 0x0\r\n", smuggled)},
+		{"length with a space inside", post("Content-Length: 0 0\r\n", smuggled)},
+		{"space before the colon", post(fmt.Sprintf("Content-Length : %d\r\n", len(smuggled)), smuggled)},
+		{"folded header", post("X-A: b\r\n Content-Length: 0\r\n", smuggled)},
+		{"folded encoding", post("Transfer-Encoding:\r\n chunked\r\n", chunk)},
+		{"encoding with a tab", post("Transfer-Encoding:\tchunked\r\n", chunk)},
+		{"encoding with a vertical tab", post("Transfer-Encoding: \x0bchunked\r\n", chunk)},
+		{"encoding in capitals", post("Transfer-Encoding: CHUNKED\r\n", chunk)},
+		{"encoding with a prefix", post("Transfer-Encoding: xchunked\r\n", chunk)},
+		{"encoding twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", chunk)},
+		{"encodings in a list", post("Transfer-Encoding: identity, chunked\r\n", chunk)},
+		{"encoding with a comma", post("Transfer-Encoding: chunked,\r\n", chunk)},
+		{"encoding with a quote", post("Transfer-Encoding: \"chunked\"\r\n", chunk)},
+		{"encoding with a space before the colon", post("Transfer-Encoding : chunked\r\nContent-Length: 4\r\n", chunk)},
+		{"encoding with an underscore", post("Transfer_Encoding: chunked\r\nContent-Length: 0\r\n", "")},
+		{"bare LF ends the header", "POST /open/a HTTP/1.1\nHost: x\nContent-Length: 0\n\n" + smuggled},
+		{"bare CR in a header", post("X-A: b\rTransfer-Encoding: chunked\r\nContent-Length: 0\r\n", smuggled)},
+		{"NUL in a header", post("X-A: b\x00\r\nContent-Length: 0\r\n", smuggled)},
+		{"colon-less line", post("Transfer-Encoding chunked\r\nContent-Length: 0\r\n", smuggled)},
+		{"empty name", post(": chunked\r\nContent-Length: 0\r\n", smuggled)},
+		{"chunk size that overflows", post("Transfer-Encoding: chunked\r\n", "ffffffffffffffff1\r\n"+smuggled)},
+		{"chunk size with a sign", post("Transfer-Encoding: chunked\r\n", "+2d\r\n"+smuggled+"\r\n0\r\n\r\n")},
+		{"chunk extension with a bare LF", post("Transfer-Encoding: chunked\r\n", "2;a\nhi\r\n0\r\n\r\n"+smuggled)},
+		{"chunk that is longer than it says", post("Transfer-Encoding: chunked\r\n", "2\r\nhi!\r\n0\r\n\r\n")},
+		{"a body on a GET", "GET /open/a HTTP/1.1\r\nHost: x\r\nContent-Length: " + fmt.Sprint(len(smuggled)) + "\r\n\r\n" + smuggled},
+		{"HTTP/1.0 with an encoding", "POST /open/a HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk},
+		{"HTTP/0.9", "GET /open/a\r\n" + smuggled},
+		{"HTTP/1.9", "GET /open/a HTTP/1.9\r\nHost: x\r\n\r\n" + smuggled},
+		{"space in the target", "GET /open/a HTTP/1.1 HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled},
+		{"tab in the request line", "GET\t/open/a HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled},
+		{"line break in the target", "GET /open/a%0d%0aX:%20y HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"pipelined, in plain sight", "GET /open/a HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled},
+		{"expectation that is never met", post("Expect: 100-continue\r\nContent-Length: 0\r\n", smuggled)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", b.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_, _ = io.WriteString(conn, tc.request)
+			_ = conn.(*net.TCPConn).CloseWrite()
+			answers, _ := io.ReadAll(conn)
+			raw, requests := upstream.take()
+			for _, r := range requests {
+				if !strings.HasPrefix(r, "POST /open/a ") && !strings.HasPrefix(r, "GET /open/a ") {
+					t.Errorf("the upstream was asked %q; the client saw %s", r, answers)
+				}
+			}
+			head, _, _ := strings.Cut(raw, "\r\n\r\n")
+			if strings.Contains(head, "Content-Length") && strings.Contains(head, "Transfer-Encoding") {
+				t.Errorf("two framings reached the upstream: %s", head)
+			}
+			for _, bad := range []string{"\x00", "\x0b", "\r\r", "\n\n", "\nHost: x\n"} {
+				if strings.Contains(head, bad) {
+					t.Errorf("%q reached the upstream: %q", bad, head)
+				}
+			}
+			if len(requests) > 1 {
+				t.Errorf("one request became %d: %q", len(requests), requests)
+			}
+		})
+	}
+}
