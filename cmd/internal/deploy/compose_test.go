@@ -92,7 +92,7 @@ func TestEachProcessIsAService(t *testing.T) {
 	}
 }
 
-func TestEachQueueIsWorkedByOneService(t *testing.T) {
+func TestEveryQueueHasAWorker(t *testing.T) {
 	t.Parallel()
 	var got []string
 	for _, s := range programs(project(t)) {
