@@ -24,7 +24,11 @@ type keeper struct {
 // Work runs a job and decides what becomes of it.
 func (k *keeper) Work(ctx context.Context, job *rivertype.JobRow, run func(context.Context) error) error {
 	start := time.Now()
-	err := run(ctx)
+	work := run
+	if k.config.Around != nil {
+		work = func(ctx context.Context) error { return k.config.Around(ctx, job, run) }
+	}
+	err := work(ctx)
 	outcome, err := k.decide(ctx, job, err)
 	if k.config.Observe != nil {
 		k.config.Observe(job, outcome, time.Since(start))
@@ -43,7 +47,7 @@ func (k *keeper) decide(ctx context.Context, job *rivertype.JobRow, err error) (
 		return "snoozed", err
 	case errors.As(err, &canceled):
 		return "canceled", err
-	case errors.Is(context.Cause(ctx), context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), rivertype.ErrJobCancelledRemotely):
 		return "returned", river.JobSnooze(0) // the process stops: another takes the job over, and no try is counted
 	}
 	code := millrace.ErrorCode(err)
@@ -67,7 +71,7 @@ func (k *keeper) decide(ctx context.Context, job *rivertype.JobRow, err error) (
 
 // giveUp holds the job's order and ends the job. Where the order cannot be held now the job fails, and the sweep holds it later.
 func (k *keeper) giveUp(ctx context.Context, job *rivertype.JobRow, code millrace.Code, cause error) error {
-	id, ok := orderOf(job)
+	id, ok := OrderID(job)
 	if !ok {
 		return river.JobCancel(cause)
 	}
@@ -86,8 +90,8 @@ func gaveUp(job *rivertype.JobRow, code millrace.Code) string {
 	return fmt.Sprintf("%s gave up at try %d: %s", job.Kind, job.Attempt, code)
 }
 
-// orderOf reads whose order a job carries; false for jobs that carry none.
-func orderOf(job *rivertype.JobRow) (uuid.UUID, bool) {
+// OrderID reads whose order a job carries; false for jobs that carry none.
+func OrderID(job *rivertype.JobRow) (uuid.UUID, bool) {
 	var args struct {
 		OrderID uuid.UUID `json:"order_id"`
 	}

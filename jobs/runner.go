@@ -39,6 +39,8 @@ type Config struct {
 	KeepKeys      time.Duration // how long idempotency keys are kept (default 7 days)
 	KeepJobs      time.Duration // how long completed jobs are kept (default 1 h)
 	PollOnly      bool          // do without LISTEN, behind a pooler for instance
+	// Around, if set, runs each try of a job: it calls run and returns its error.
+	Around func(ctx context.Context, job *rivertype.JobRow, run func(context.Context) error) error
 	// Observe is told what became of each try of a job.
 	Observe func(job *rivertype.JobRow, outcome string, took time.Duration)
 }
