@@ -111,7 +111,12 @@ func (o *Order) record(t EventType, data map[string]any) {
 		At: o.changes.at, CustomerID: o.CustomerID})
 }
 
-func (o *Order) enqueue(j Job) { o.changes.Jobs = append(o.changes.Jobs, j) }
+// enqueue asks for a job, once however many reasons there are.
+func (o *Order) enqueue(j Job) {
+	if !slices.Contains(o.changes.Jobs, j) {
+		o.changes.Jobs = append(o.changes.Jobs, j)
+	}
+}
 
 func (o *Order) touchTransaction(n int32) {
 	if o.changes.touched == nil {
@@ -196,7 +201,9 @@ func (o *Order) SettleShipment(r LabelResult, carrier string, at time.Time, acto
 	if sh == nil {
 		return Errorf(CodeConflict, "The order has no shipment yet.")
 	}
-	if sh.State != ShipmentRequested {
+	// A label may turn out to be bought after the order's end, when we had given it up.
+	late := sh.State == ShipmentCanceled && sh.Reference == "" && r.Outcome == OutcomeApproved
+	if sh.State != ShipmentRequested && !late {
 		return nil
 	}
 	o.begin(at, actor)
@@ -215,7 +222,7 @@ func (o *Order) SettleShipment(r LabelResult, carrier string, at time.Time, acto
 	sh.TrackingNumber, sh.LabelURL = r.TrackingNumber, r.LabelURL
 	o.changes.shipment = true
 	if o.Status.Final() {
-		o.enqueue(CancelShipmentJob{OrderID: o.ID})
+		o.enqueueNext()
 		return nil
 	}
 	o.consumeStock()
@@ -243,6 +250,11 @@ func (o *Order) shipped() bool {
 	return o.Shipment != nil && o.Shipment.State != ShipmentRequested && o.Shipment.State != ShipmentCanceled
 }
 
+// shipmentUnwanted reports whether the order has ended and may have a label, or be picked, all the same.
+func (o *Order) shipmentUnwanted() bool {
+	return o.Status.Final() && o.Shipment != nil && (o.Shipment.State == ShipmentRequested || o.Shipment.State == ShipmentPurchased)
+}
+
 // TrackShipment records where the parcel is. Steps that the carrier did not report are filled in; steps back are ignored. An order
 // that is delivered and paid is completed.
 func (o *Order) TrackShipment(r TrackResult, at time.Time, actor string) error {
@@ -267,9 +279,9 @@ func (o *Order) TrackShipment(r TrackResult, at time.Time, actor string) error {
 	return nil
 }
 
-// ShipmentCanceled records that the carrier took the label back.
+// ShipmentCanceled records that no parcel will leave for an order that has ended: the carrier took the label back, or never sold one.
 func (o *Order) ShipmentCanceled(at time.Time, actor string) error {
-	if o.Shipment != nil && o.Shipment.State == ShipmentPurchased && o.Status.Final() {
+	if o.shipmentUnwanted() {
 		o.begin(at, actor)
 		o.Shipment.State = ShipmentCanceled
 		o.changes.shipment = true
@@ -298,14 +310,17 @@ func (o *Order) Cancel(reason string, at time.Time, actor string) error {
 	}
 	o.end(OrderCanceled, at, actor)
 	o.record(EventOrderCanceled, map[string]any{"reason": reason})
-	if t := o.openTransaction(); t != nil && t.Kind == TransactionAuthorize {
-		if t.State == TransactionRequiresAction {
-			return o.abandon(t)
+	if t := o.openTransaction(); t != nil && t.State == TransactionRequiresAction {
+		if err := o.abandon(t); err != nil {
+			return err
 		}
-		// The gateway may be taking the money this moment: the job finds out, and sends it back.
-		o.enqueue(PaymentJob{OrderID: o.ID, Transaction: t.N})
 	}
-	return o.reverse()
+	if err := o.reverse(); err != nil {
+		return err
+	}
+	// The gateway may be taking the money this moment, and the carrier selling the label: the jobs find out, and give it back.
+	o.enqueueNext()
+	return nil
 }
 
 // Expire ends an order whose buyer did not act in time. It does nothing before that time or to an order in another state.
@@ -375,7 +390,7 @@ func (o *Order) Release(at time.Time, actor string) error {
 // Resume makes sure that a job carries the order on, where only a job can. It changes nothing else: a second job for the same step
 // finds it done.
 func (o *Order) Resume(at time.Time, actor string) error {
-	if o.Status.Final() && o.openTransaction() == nil {
+	if o.Status.Final() && !o.Waits() {
 		return Errorf(CodeConflict, "The order is %s: there is nothing to retry.", o.Status)
 	}
 	if o.Status == OrderOnHold {
@@ -388,10 +403,16 @@ func (o *Order) Resume(at time.Time, actor string) error {
 
 // enqueueNext asks for the jobs that the order, as it stands, waits for.
 func (o *Order) enqueueNext() {
-	if t := o.openTransaction(); t != nil {
-		o.enqueue(PaymentJob{OrderID: o.ID, Transaction: t.N})
+	for _, t := range o.Transactions {
+		if !t.Settled() {
+			o.enqueue(PaymentJob{OrderID: o.ID, Transaction: t.N})
+		}
 	}
 	switch {
+	case o.shipmentUnwanted() && o.Shipment.State == ShipmentRequested:
+		o.enqueue(ShipOrderJob{OrderID: o.ID})
+	case o.shipmentUnwanted():
+		o.enqueue(CancelShipmentJob{OrderID: o.ID})
 	case o.Status == OrderPending:
 		o.enqueue(ReserveStockJob{OrderID: o.ID})
 	case o.Status != OrderProcessing:
@@ -407,7 +428,7 @@ func (o *Order) enqueueNext() {
 
 // Waits reports whether only a job can take the order on from here: such an order must have one (guarantee 8).
 func (o *Order) Waits() bool {
-	if o.openTransaction() != nil && o.Status != OrderOnHold {
+	if o.openTransaction() != nil && o.Status != OrderOnHold || o.shipmentUnwanted() {
 		return true
 	}
 	return o.Status == OrderPending || o.Status == OrderProcessing || o.Status == OrderRequiresAction

@@ -111,6 +111,7 @@ type PaymentRequest struct {
 // PaymentResult is a gateway's answer.
 type PaymentResult struct {
 	Outcome   Outcome
+	Gateway   string // the adapter that answered, as its Name says; filled in by whoever made the call
 	Reference string // the gateway's id of the payment
 	Captured  bool   // the money was taken as well
 	Code      string // why it was declined
@@ -208,6 +209,10 @@ func (o *Order) SettlePayment(n int32, r PaymentResult, p PaymentPolicy, at time
 		t.Reference = r.Reference
 		o.touchTransaction(n)
 	}
+	if r.Gateway != "" && t.Gateway != r.Gateway {
+		t.Gateway = r.Gateway
+		o.touchTransaction(n)
+	}
 	switch r.Outcome {
 	case OutcomeApproved:
 		o.settle(t, TransactionSucceeded, "")
@@ -220,7 +225,9 @@ func (o *Order) SettlePayment(n int32, r PaymentResult, p PaymentPolicy, at time
 	case OutcomePending:
 		o.settle(t, TransactionPending, "")
 	case OutcomeUnknown:
-		o.settle(t, TransactionUnknown, "")
+		if t.State == TransactionRequested { // of a payment that the gateway knows, only the question was lost
+			o.settle(t, TransactionUnknown, "")
+		}
 	case OutcomeRetry, OutcomeNotFound:
 	}
 	return nil
@@ -299,7 +306,7 @@ func (o *Order) declined(t PaymentTransaction, r PaymentResult) error {
 		o.record(EventPaymentDeclined, why)
 		o.releaseStock()
 		o.FulfillmentStatus = FulfillmentCanceled
-		o.Status = OrderFailed
+		o.Status, o.HoldReason = OrderFailed, ""
 		o.record(EventOrderFailed, map[string]any{"reason": "payment_declined"})
 	case TransactionCapture:
 		if !o.Status.Final() {
@@ -321,8 +328,10 @@ func (o *Order) awaitBuyer(t *PaymentTransaction, r PaymentResult, p PaymentPoli
 		return nil
 	}
 	o.settle(t, TransactionRequiresAction, "")
-	expires := o.changes.at.Add(p.ActionTimeout)
-	t.ExpiresAt = &expires
+	if t.ExpiresAt == nil { // to be asked a second time gives no more time
+		expires := o.changes.at.Add(p.ActionTimeout)
+		t.ExpiresAt = &expires
+	}
 	if o.Status.Final() {
 		return o.abandon(t)
 	}
@@ -330,7 +339,7 @@ func (o *Order) awaitBuyer(t *PaymentTransaction, r PaymentResult, p PaymentPoli
 		o.Status = OrderRequiresAction
 	}
 	o.record(EventPaymentRequiresAction, map[string]any{"reference": t.Reference, "action_url": r.ActionURL,
-		"expires_at": expires.UTC().Format(time.RFC3339), "transaction": t.N})
+		"expires_at": t.ExpiresAt.UTC().Format(time.RFC3339), "transaction": t.N})
 	return nil
 }
 
@@ -369,7 +378,7 @@ func (o *Order) paymentReference() string {
 // A second call under the same key changes nothing.
 func (o *Order) Refund(amount int64, key string, at time.Time, actor string) error {
 	o.begin(at, actor)
-	outbound := fmt.Sprintf("%s:refund:%s", o.ID, key)
+	outbound := fmt.Sprintf("%s:refund:%s", o.ID, uuid.NewSHA1(o.ID, []byte(key))) // as long as gateways take, whatever the client's is
 	for _, t := range o.Transactions {
 		if t.Key != outbound {
 			continue

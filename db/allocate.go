@@ -37,10 +37,7 @@ func (s *Store) flushAllocation(ctx context.Context, ids []uuid.UUID) ([]group.O
 		if err != nil {
 			return nil, fmt.Errorf("allocate stock: %w", err)
 		}
-		s.ring(served...)
-		if len(served) == 0 {
-			return outcomes, nil
-		}
+		s.ring(served...) // there may be none: orders of the queue that were canceled or held are passed over
 	}
 }
 

@@ -15,8 +15,8 @@ type paymentWorker struct {
 	Config
 }
 
-// abandonAfter is how long after its request a payment that the gateway has never heard of is certain not to reach it any more: the
-// call that might still be under way has ended by then.
+// abandonAfter is how long after its order's end a payment that the gateway has never heard of is certain not to reach it any more:
+// since that end no job begins the call, and one that had begun it before is over by then.
 const abandonAfter = 2 * jobTimeout
 
 func (w *paymentWorker) Work(ctx context.Context, job *river.Job[millrace.PaymentJob]) error {
@@ -25,8 +25,12 @@ func (w *paymentWorker) Work(ctx context.Context, job *river.Job[millrace.Paymen
 		return err
 	}
 	t, err := o.FindTransaction(job.Args.Transaction)
-	if err != nil || t.Settled() || o.Status == millrace.OrderOnHold {
-		return err // a held order's job comes back when it is released
+	if err != nil || t.Settled() {
+		return err
+	}
+	taking := t.Kind == millrace.TransactionAuthorize || t.Kind == millrace.TransactionCapture
+	if taking && o.Status == millrace.OrderOnHold {
+		return nil // it comes back when the order is released; money that goes back does not wait for that
 	}
 	r := w.ask(ctx, o, t)
 	if o, err = w.Store.SettlePayment(ctx, o.ID, t.N, r, actor(job.Kind)); err != nil {
@@ -58,7 +62,7 @@ func (w *paymentWorker) ask(ctx context.Context, o *millrace.Order, t millrace.P
 		switch {
 		case r.Outcome != millrace.OutcomeNotFound:
 			return r
-		case unwanted && time.Since(t.RequestedAt) > abandonAfter:
+		case unwanted && time.Since(o.UpdatedAt) > abandonAfter:
 			return millrace.PaymentResult{Outcome: millrace.OutcomeDeclined, Code: millrace.CodeAbandoned}
 		case unwanted:
 			return r
@@ -86,8 +90,9 @@ func (w *paymentWorker) call(ctx context.Context, f gatewayCall, r millrace.Paym
 	result, err := f(ctx, r)
 	if err != nil {
 		w.Logger.WarnContext(ctx, "payment gateway did not answer", "order", r.OrderID, "transaction", r.Key, "error", err)
-		return millrace.PaymentResult{Outcome: millrace.OutcomeUnknown}
+		result = millrace.PaymentResult{Outcome: millrace.OutcomeUnknown}
 	}
+	result.Gateway = w.Gateway.Name()
 	return result
 }
 
@@ -101,6 +106,11 @@ func (w *paymentWorker) awaitBuyer(ctx context.Context, o *millrace.Order, job *
 	if left > 0 {
 		return river.JobSnooze(min(left, w.CheckEvery))
 	}
-	_, err = w.Store.ExpireOrder(ctx, o.ID, actor(job.Kind))
-	return err
+	if o, err = w.Store.ExpireOrder(ctx, o.ID, actor(job.Kind)); err != nil {
+		return err
+	}
+	if o.Status == millrace.OrderRequiresAction {
+		return river.JobSnooze(w.CheckEvery) // by the store's clock it is not over yet
+	}
+	return nil
 }

@@ -36,8 +36,11 @@ func (w *shipWorker) Work(ctx context.Context, job *river.Job[millrace.ShipOrder
 	if r.Outcome == millrace.OutcomeApproved {
 		r = w.buy(ctx, o)
 	}
-	if _, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind)); err != nil {
+	if o, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind)); err != nil {
 		return err
+	}
+	if o.Status.Final() {
+		return w.findUnwanted(ctx, o, job) // it ended meanwhile
 	}
 	switch r.Outcome {
 	case millrace.OutcomeApproved, millrace.OutcomeDeclined:
@@ -49,16 +52,44 @@ func (w *shipWorker) Work(ctx context.Context, job *river.Job[millrace.ShipOrder
 	return millrace.Errorf(millrace.CodeUnavailable, "The shipping provider answered %s.", r.Outcome)
 }
 
-// findUnwanted asks whether a label was bought for an order that has ended meanwhile, so that it is given back.
+// findUnwanted asks whether a label was bought for an order that has ended meanwhile, so that it is given back. Where none was, the
+// warehouse is told not to pick, and that is the end of it.
 func (w *shipWorker) findUnwanted(ctx context.Context, o *millrace.Order, job *river.Job[millrace.ShipOrderJob]) error {
-	ctx, cancel := context.WithTimeout(ctx, w.CallTimeout)
-	defer cancel()
-	r, err := w.Carrier.Get(ctx, o.Shipment.ID.String())
-	if err != nil {
-		return millrace.WrapError(millrace.CodeUnavailable, err, "The carrier cannot say whether it sold a label.")
+	if o.Shipment.State != millrace.ShipmentRequested {
+		return nil
 	}
-	_, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind))
+	call, cancel := context.WithTimeout(ctx, w.CallTimeout/2)
+	defer cancel()
+	r, err := w.Carrier.Get(call, o.Shipment.ID.String())
+	switch {
+	case err != nil:
+		return millrace.WrapError(millrace.CodeUnavailable, err, "The carrier cannot say whether it sold a label.")
+	case r.Outcome == millrace.OutcomeApproved:
+		_, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind))
+		return err
+	case r.Outcome != millrace.OutcomeNotFound && r.Outcome != millrace.OutcomeDeclined:
+		return millrace.Errorf(millrace.CodeUnavailable, "The carrier answered %s when asked whether it sold a label.", r.Outcome)
+	}
+	if err := w.unpick(call, o); err != nil {
+		return err
+	}
+	_, err = w.Store.ShipmentCanceled(ctx, o.ID, actor(job.Kind))
 	return err
+}
+
+// pickKey is the idempotency key of what the warehouse is asked for an order.
+func pickKey(o *millrace.Order) string { return o.Shipment.ID.String() + ":pick" }
+
+// unpick takes back what the warehouse was asked for an order that has ended. A no is as final as a yes.
+func (c *Config) unpick(ctx context.Context, o *millrace.Order) error {
+	if c.Warehouse == nil {
+		return nil
+	}
+	r, err := c.Warehouse.Cancel(ctx, pickKey(o))
+	if err != nil || r.Outcome != millrace.OutcomeApproved && r.Outcome != millrace.OutcomeDeclined {
+		return millrace.WrapError(millrace.CodeUnavailable, err, "The warehouse did not take the order back yet.")
+	}
+	return nil
 }
 
 // pick asks the warehouse, if there is one to ask. Its answer stands in for the carrier's where it is not a yes.
@@ -68,7 +99,7 @@ func (w *shipWorker) pick(ctx context.Context, o *millrace.Order) millrace.Label
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.CallTimeout/2)
 	defer cancel()
-	r, err := w.Warehouse.Fulfill(ctx, millrace.FulfillRequest{Key: o.Shipment.ID.String() + ":pick", OrderID: o.ID, Lines: o.Reservations, ShipTo: *o.ShipTo})
+	r, err := w.Warehouse.Fulfill(ctx, millrace.FulfillRequest{Key: pickKey(o), OrderID: o.ID, Lines: o.Reservations, ShipTo: *o.ShipTo})
 	if err != nil {
 		w.Logger.WarnContext(ctx, "warehouse did not answer", "order", o.ID, "error", err)
 		return millrace.LabelResult{Outcome: millrace.OutcomeUnknown}
@@ -139,10 +170,8 @@ func (w *cancelShipmentWorker) Work(ctx context.Context, job *river.Job[millrace
 	}
 	call, cancel := context.WithTimeout(ctx, w.CallTimeout/2)
 	defer cancel()
-	if w.Warehouse != nil {
-		if _, err := w.Warehouse.Cancel(call, o.Shipment.ID.String()+":pick"); err != nil {
-			return millrace.WrapError(millrace.CodeUnavailable, err, "The warehouse did not answer.")
-		}
+	if err := w.unpick(call, o); err != nil {
+		return err
 	}
 	r, err := w.Carrier.Cancel(call, o.Shipment.Reference)
 	if err != nil || r.Outcome != millrace.OutcomeApproved && r.Outcome != millrace.OutcomeDeclined {

@@ -67,9 +67,11 @@ func (q *Queries) EraseCustomer(ctx context.Context, arg EraseCustomerParams) (u
 }
 
 const eraseOrders = `-- name: EraseOrders :exec
-UPDATE orders SET email = '', ship_to = NULL WHERE customer_id = $1
+UPDATE orders SET email = '', ship_to = NULL
+WHERE id IN (SELECT x.id FROM orders x WHERE x.customer_id = $1 ORDER BY x.id FOR UPDATE)
 `
 
+// The subquery locks the orders by id, as all do that lock several.
 func (q *Queries) EraseOrders(ctx context.Context, customerID uuid.UUID) error {
 	_, err := q.db.Exec(ctx, eraseOrders, customerID)
 	return err

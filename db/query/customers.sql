@@ -17,7 +17,9 @@ UPDATE customers SET email = '', name = '', phone = '', address = NULL, updated_
 WHERE subject = @subject RETURNING id;
 
 -- name: EraseOrders :exec
-UPDATE orders SET email = '', ship_to = NULL WHERE customer_id = @customer_id;
+-- The subquery locks the orders by id, as all do that lock several.
+UPDATE orders SET email = '', ship_to = NULL
+WHERE id IN (SELECT x.id FROM orders x WHERE x.customer_id = @customer_id ORDER BY x.id FOR UPDATE);
 
 -- name: EraseResponses :exec
 UPDATE idempotency_keys SET response = NULL WHERE principal = @principal;
