@@ -37,6 +37,8 @@ type Config struct {
 	KeyRotation time.Duration
 	// TrustedProxies may say in X-Forwarded-For, -Proto and -Host on whose behalf they ask. Default: nobody may.
 	TrustedProxies []netip.Prefix
+	// ForwardAuth serves /auth/verify to trusted proxies that ask before they pass a request on.
+	ForwardAuth bool
 	// AddressRate and AccountRate limit requests of one client address, and of one user. Default: no limit.
 	AddressRate, AccountRate Rate
 	// LoginRate limits attempts to log in from one address. Default 20 in a minute.
@@ -141,6 +143,9 @@ func (c *Config) check() error {
 	c.LoginRate = cmp.Or(c.LoginRate, Rate{Requests: 20, Per: Duration(time.Minute), Burst: 20})
 	if c.KeyRotation < 2*keyPrepublish {
 		return invalid("signing keys must not rotate more often than every %s", 2*keyPrepublish)
+	}
+	if c.ForwardAuth && len(c.TrustedProxies) == 0 {
+		return invalid("forward-auth is for trusted proxies, and there are none")
 	}
 	if c.Mail != nil {
 		if err := c.Mail.check(); err != nil {

@@ -41,6 +41,9 @@ func (g *Gate) ownHandler() http.Handler {
 	handle("POST /auth/sessions/end", g.endAllSessions)
 	handle("GET /auth/oidc/{provider}", g.oidcStart)
 	handle("GET /auth/oidc/{provider}/callback", g.oidcCallback)
+	if g.cfg.ForwardAuth {
+		handle("/auth/verify", g.verify)
+	}
 	if g.cfg.Mail != nil {
 		handle("GET /auth/signup", g.whereSignUp(g.signUpPage))
 		handle("POST /auth/signup", g.whereSignUp(g.signUp))

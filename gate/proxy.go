@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"mime"
 	"net"
@@ -82,7 +83,8 @@ func (g *Gate) modifyResponse(res *http.Response) error {
 		return errDraining
 	}
 	x.w.streaming = true
-	if upgraded {
+	if conn, ok := res.Body.(io.ReadWriteCloser); ok && upgraded {
+		res.Body = &socketBody{ReadWriteCloser: conn, stream: x.stream}
 		return nil
 	}
 	res.Body = &eventBody{ReadCloser: res.Body, stream: x.stream}

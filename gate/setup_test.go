@@ -361,3 +361,11 @@ func (j *jar) Cookies(*url.URL) (out []*http.Cookie) {
 	}
 	return out
 }
+
+// testContext is a context that outlives the test's own, for servers that drain when it ends.
+func testContext(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	t.Cleanup(cancel)
+	return ctx, cancel
+}
