@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// machine is what a report was taken on.
+type machine struct {
+	CPU      string `json:"cpu"`
+	Cores    int    `json:"cores"`
+	MemoryGB int    `json:"memory_gb"`
+	OS       string `json:"os"`
+	Go       string `json:"go"`
+	Postgres string `json:"postgres"`
+}
+
+// String says it in a line.
+func (m machine) String() string {
+	return fmt.Sprintf("%s, %d cores, %d GB, %s, %s, PostgreSQL %s", m.CPU, m.Cores, m.MemoryGB, m.OS, m.Go, m.Postgres)
+}
+
+// describe reads what this machine and the Postgres in use are, and the settings that bear on durability and speed.
+func describe(ctx context.Context, databaseURL string) (machine, map[string]string, error) {
+	m := machine{CPU: procField("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
+	if kb, err := strconv.Atoi(strings.Fields(procField("/proc/meminfo", "MemTotal") + " 0")[0]); err == nil {
+		m.MemoryGB = (kb + 1<<19) >> 20
+	}
+	c, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return m, nil, err
+	}
+	defer c.Close(ctx)
+	settings := map[string]string{}
+	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "max_connections", "wal_sync_method", "checkpoint_timeout"} {
+		var v string
+		if err := c.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&v); err != nil {
+			return m, nil, err
+		}
+		settings[name] = v
+	}
+	if settings["fsync"] != "on" || settings["synchronous_commit"] != "on" {
+		return m, nil, fmt.Errorf("this Postgres gives up durability (fsync=%s, synchronous_commit=%s): figures taken on it mean nothing", settings["fsync"], settings["synchronous_commit"])
+	}
+	return m, settings, c.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&m.Postgres)
+}
+
+// procField is the value of the first line of a /proc file that starts with name; "" where there is none.
+func procField(file, name string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		key, value, ok := strings.Cut(lines.Text(), ":")
+		if ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// cpuTime is the processor time, in user and kernel mode, that processes have used, by pid; those that are gone count as 0.
+func cpuTime(pids ...int) time.Duration {
+	var ticks uint64
+	for _, pid := range pids {
+		body, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(body[strings.LastIndexByte(string(body), ')')+1:]))
+		for _, f := range fields[11:15] { // its own and that of children it has waited for; the fields start with the third
+			n, _ := strconv.ParseUint(f, 10, 64)
+			ticks += n
+		}
+	}
+	const ticksPerSecond = 100 // USER_HZ, the same on every Linux that Go runs on
+	return time.Duration(ticks) * time.Second / ticksPerSecond
+}
+
+// childrenOf are the processes whose parent is pid, and pid itself: a postmaster and its backends.
+func childrenOf(pid int) []int {
+	pids := []int{pid}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		body, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		fields := strings.Fields(string(body[strings.LastIndexByte(string(body), ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
+			child, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			pids = append(pids, child)
+		}
+	}
+	return pids
+}
+
+// residentMB is a process' resident memory in MB (2^20), 0 where it is gone.
+func residentMB(pid int) float64 {
+	kb, _ := strconv.ParseFloat(strings.TrimSuffix(procField(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), " kB"), 64)
+	return kb / 1024
+}

@@ -1,0 +1,56 @@
+// Command bench measures Millrace against what it replaces, on the Postgres of the same run with the same durability. Each
+// subcommand takes its baselines in alternation with what it measures, several rounds, and prints medians with their ranges.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Stdout, os.Stderr, os.Args[1:]...)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type cli struct {
+	Pipeline pipelineCmd `cmd:"" help:"Orders from post to completed, against pgbench, a textbook design and River's defaults."`
+}
+
+// stdio is where commands write: results to out, progress to err.
+type stdio struct{ out, err io.Writer }
+
+func run(ctx context.Context, out, errOut io.Writer, args ...string) error {
+	var c cli
+	helped := false
+	parser, err := kong.New(&c, kong.Name("bench"),
+		kong.Description("Measure Millrace. Everything runs on this machine and sends to its own addresses only."),
+		kong.Writers(out, errOut), kong.Exit(func(int) { helped = true }), kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(stdio{out, errOut}))
+	if err != nil {
+		return err
+	}
+	command, err := parser.Parse(args)
+	if helped {
+		return nil
+	}
+	if err != nil {
+		var parse *kong.ParseError
+		if errors.As(err, &parse) {
+			return fmt.Errorf("%w (bench --help says what there is)", err)
+		}
+		return err
+	}
+	return command.Run()
+}
