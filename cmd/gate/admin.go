@@ -196,3 +196,38 @@ func (c keyRevokeCmd) Run(ctx context.Context) error {
 		return nil
 	})
 }
+
+type auditCmd struct {
+	database
+	Email string `arg:"" optional:"" help:"E-mail address of the user it is about. Default: all."`
+	Limit int    `default:"50" help:"Events, at most 1000. Default ${default}."`
+}
+
+func (c auditCmd) Run(ctx context.Context, io stdio) error {
+	return c.withStore(ctx, func(s *gate.Store) error {
+		user := ""
+		if c.Email != "" {
+			u, err := s.FindUser(ctx, c.Email)
+			if err != nil {
+				return fmt.Errorf("find the user: %w", err)
+			}
+			user = u.ID
+		}
+		events, err := s.ListEvents(ctx, user, c.Limit)
+		if err != nil {
+			return fmt.Errorf("read the audit log: %w", err)
+		}
+		for _, e := range events {
+			fmt.Fprintf(io.out, "%s\t%s\t%s\tuser %s\tby %s\tfrom %s\t%s\n", e.At.UTC().Format(time.RFC3339), e.Action, e.Result,
+				orDash(e.UserID), e.Actor, orDash(e.Address), e.Detail)
+		}
+		return nil
+	})
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -44,6 +44,7 @@ type cli struct {
 		List   keyListCmd   `cmd:"" help:"List a user's API keys."`
 		Revoke keyRevokeCmd `cmd:"" help:"End an API key."`
 	} `cmd:"" help:"Manage API keys."`
+	Audit auditCmd `cmd:"" help:"Show the newest events of the audit log, newest first."`
 }
 
 // stdio is where commands read and write.

@@ -108,6 +108,14 @@ func TestMigrateUserKeyAndServe(t *testing.T) {
 			t.Errorf("keys: %s", out)
 		}
 	})
+	t.Run("the audit log has it all", func(t *testing.T) {
+		out := must(t, "", "audit", db, "ada@example.com")
+		for _, want := range []string{"add_user", "create_key", "set_roles", "disable_user", "enable_user", "by command line"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %s in\n%s", want, out)
+			}
+		}
+	})
 	s.stop(t)
 }
 
@@ -134,6 +142,8 @@ func TestBadUseIsExplained(t *testing.T) {
 		{"public URL needed", []string{"serve", db, "--config=" + good, secret, "--addr=0.0.0.0:0"}, []string{"GATE_PUBLIC_URL"}},
 		{"plain cookies on the net", []string{"serve", db, "--config=" + good, secret, "--public-url=https://shop.example.com", "--plain-cookies"}, []string{"loopback"}},
 		{"certificate without key", []string{"serve", db, "--config=" + good, secret, "--tls-cert=x"}, []string{"--tls-key"}},
+		{"mail without a sender", []string{"serve", db, "--config=" + good, secret, "--mail-host=localhost"}, []string{"sender"}},
+		{"forward-auth for nobody", []string{"serve", db, "--config=" + good, secret, "--forward-auth"}, []string{"trusted proxies"}},
 		{"proxy that is no network", []string{"serve", db, "--config=" + good, secret, "--trusted-proxies=10.0.0.1"}, []string{"10.0.0.0/8"}},
 		{"bad address", []string{"user", "add", db, "nobody"}, []string{"name@example.com"}},
 		{"bad role", []string{"user", "add", db, "a@example.com", "--role=Big Boss"}, []string{"is not a role"}},

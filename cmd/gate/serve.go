@@ -38,6 +38,14 @@ type serveCmd struct {
 	SessionIdle     time.Duration `env:"GATE_SESSION_IDLE" default:"12h" help:"A session that is not used for so long ends. Default ${default}."`
 	SessionLifetime time.Duration `env:"GATE_SESSION_LIFETIME" default:"168h" help:"A session ends when it is this old. Default ${default}."`
 	KeyRotation     time.Duration `env:"GATE_KEY_ROTATION" default:"720h" help:"The signing key changes this often; at least 20m. Default ${default}."`
+	ForwardAuth     bool          `env:"GATE_FORWARD_AUTH" help:"Answer trusted proxies at /auth/verify."`
+	MailHost        string        `env:"GATE_MAIL_HOST" placeholder:"HOST" help:"Mail server for sign-up and new passwords. Default: no mail, and no such pages."`
+	MailPort        int           `env:"GATE_MAIL_PORT" default:"587" help:"Port of the mail server. Default ${default}."`
+	MailFrom        string        `env:"GATE_MAIL_FROM" placeholder:"ADDRESS" help:"Sender of mails, as 'Shop <shop@example.com>'."`
+	MailUser        string        `env:"GATE_MAIL_USER" placeholder:"NAME" help:"User at the mail server. Default: no login. The password is read from GATE_MAIL_PASSWORD."`
+	MailPlain       bool          `env:"GATE_MAIL_PLAIN" help:"No TLS to the mail server, for one on this machine."`
+	HeaderTimeout   time.Duration `env:"GATE_HEADER_TIMEOUT" default:"10s" help:"How long a client may take to send a request's header. Default ${default}."`
+	IdleTimeout     time.Duration `env:"GATE_IDLE_TIMEOUT" default:"90s" help:"How long a connection is kept without a request. Default ${default}."`
 	AddressRate     int           `env:"GATE_ADDRESS_RATE" default:"500" help:"Requests a second from one address, twice as many at once; 0: no limit. Default ${default}."`
 	AccountRate     int           `env:"GATE_ACCOUNT_RATE" default:"500" help:"Requests a second of one account, twice as many at once; 0: no limit. Default ${default}."`
 	LoginRate       int           `env:"GATE_LOGIN_RATE" default:"20" help:"Attempts to log in a minute from one address. Default ${default}."`
@@ -55,7 +63,11 @@ func (c serveCmd) config(log *slog.Logger) (gate.Config, error) {
 		SessionIdle: c.SessionIdle, SessionLifetime: c.SessionLifetime, KeyRotation: c.KeyRotation,
 		AddressRate: perSecond(c.AddressRate), AccountRate: perSecond(c.AccountRate),
 		LoginRate: gate.Rate{Requests: c.LoginRate, Per: gate.Duration(time.Minute), Burst: c.LoginRate},
-		MaxConns:  c.MaxConns, MaxConnsPerAddress: c.MaxConnsPerAddr, DrainTimeout: c.ShutdownTimeout, Logger: log,
+		MaxConns:  c.MaxConns, MaxConnsPerAddress: c.MaxConnsPerAddr, ForwardAuth: c.ForwardAuth,
+		HeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout, DrainTimeout: c.ShutdownTimeout, Logger: log,
+	}
+	if c.MailHost != "" {
+		cfg.Mail = &gate.Mail{Host: c.MailHost, Port: c.MailPort, From: c.MailFrom, Username: c.MailUser, Password: os.Getenv("GATE_MAIL_PASSWORD"), Plain: c.MailPlain}
 	}
 	routes, err := c.load()
 	errs = append(errs, err)
