@@ -159,7 +159,9 @@ func (w *world) run(l *life, job millrace.Job, answer string) {
 			if state != millrace.ShipmentDelivered {
 				l.jobs = append(l.jobs, j)
 			}
-			return w.do(l, func(o *millrace.Order) error { return o.TrackShipment(millrace.TrackResult{State: state}, w.now, actor) })
+			return w.do(l, func(o *millrace.Order) error {
+				return o.TrackShipment(millrace.TrackResult{State: state}, w.now, actor)
+			})
 		}})
 	case millrace.CancelShipmentJob:
 		if !o.Status.Final() || o.Shipment.State != millrace.ShipmentPurchased {

@@ -373,3 +373,14 @@ func TestJobsNameTheirKindAndQueue(t *testing.T) {
 	// Stored in job tables: never to be changed.
 	require.Equal(t, map[string]bool{"reserve_stock": true, "settle_payment": true, "ship_order": true, "track_shipment": true, "cancel_shipment": true, "sweep": true}, kinds)
 }
+
+// A cancel sends back what is left: neither what was sent back before nor what is on its way.
+func TestACancelSendsBackWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	o := newOrder(t)
+	for _, s := range []step{reserved, paid, refund(1000, "a"), settle(3, millrace.PaymentResult{Outcome: millrace.OutcomeApproved}), refund(500, "b"), cancel} {
+		s.run(t, o)
+	}
+	require.Equal(t, int64(3000-1000-500), o.Transactions[4].AmountMinor)
+	require.Equal(t, millrace.TransactionRefund, o.Transactions[4].Kind)
+}
