@@ -139,7 +139,11 @@ func (w *Web) order(r *http.Request, p *millrace.Principal) (*view, error) {
 	}
 	d := newOrderData(o, events, wordsFor(p.Is(millrace.RoleOperator)))
 	d.Mine = mine
-	return &view{Template: "order", Title: "Order " + short(id), Section: "orders", Script: "order.js", Data: d}, nil
+	v := &view{Template: "order", Title: "Order " + short(id), Section: "orders", Script: "order.js", Data: d}
+	if !mine {
+		v.Section = "admin"
+	}
+	return v, nil
 }
 
 func newOrderData(o *millrace.Order, events []millrace.Event, w words) *orderData {
@@ -158,7 +162,7 @@ func newOrderData(o *millrace.Order, events []millrace.Event, w words) *orderDat
 	d.Steps = stepStates(done, o.Status)
 	d.CanCancel = !o.Status.Final() && o.FulfillmentStatus != millrace.FulfillmentFulfilled && o.FulfillmentStatus != millrace.FulfillmentDelivered
 	d.CanHold = !o.Status.Final() && o.Status != millrace.OrderOnHold
-	d.CanRetry = !o.Status.Final()
+	d.CanRetry = !o.Status.Final() || slices.ContainsFunc(o.Transactions, func(t millrace.PaymentTransaction) bool { return !t.Settled() })
 	d.CanRefund = refundable(o.PaymentStatus)
 	return d
 }

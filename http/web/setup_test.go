@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -39,6 +41,8 @@ type testBundle struct {
 	store *db.Store
 	pool  *pgxpool.Pool
 	url   string
+	pages *web.Web
+	http  *httptest.Server
 
 	// loseAnswers counts how many answers to orders are still to be lost on their way back.
 	loseAnswers atomic.Int32
@@ -62,25 +66,26 @@ func setup(t testing.TB) *testBundle {
 	}})
 	require.NoError(t, err)
 	t.Cleanup(b.store.Close)
-	hub = live.NewHub(live.Config{Source: b.store, RetryHint: 50_000_000})
+	hub = live.NewHub(live.Config{Source: b.store, RetryHint: 50 * time.Millisecond})
 
 	client, err := river.NewClient(riverpgxv5.New(b.pool), &river.Config{Schema: migrations.RiverSchema})
 	require.NoError(t, err)
-	pages, err := web.New(web.Config{Store: b.store, River: client, Identity: orderhttp.PrincipalFrom, Simulated: true})
+	// The pages ask for themselves who it is, so that they can be tested without the API's server in front as well.
+	b.pages, err = web.New(web.Config{Store: b.store, River: client, Identity: identify, Simulated: true, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
-	api, err := orderhttp.NewServer(orderhttp.Config{Store: b.store, Hub: hub, Identity: identify, Web: pages.Handler()})
+	api, err := orderhttp.NewServer(orderhttp.Config{Store: b.store, Hub: hub, Identity: identify, Web: b.pages.Handler(), Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() { _ = hub.Run(ctx) })
-	running.Go(func() { _ = pages.Run(ctx) })
-	server := httptest.NewServer(b.unreliable(api.Handler()))
-	b.url = server.URL
+	running.Go(func() { _ = b.pages.Run(ctx) })
+	b.http = httptest.NewServer(b.unreliable(api.Handler()))
+	b.url = b.http.URL
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
-		server.Close()
+		b.http.Close()
 	})
 	for _, p := range []struct {
 		sku, name string
@@ -125,6 +130,25 @@ func (b *testBundle) unreliable(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// get asks the pages, without the API's server in front, as a browser would; who is "" for nobody.
+func (b *testBundle) get(who, path string) *httptest.ResponseRecorder {
+	b.t.Helper()
+	return b.ask(httptest.NewRequestWithContext(b.t.Context(), http.MethodGet, path, http.NoBody), who)
+}
+
+func (b *testBundle) ask(r *http.Request, who string) *httptest.ResponseRecorder {
+	b.t.Helper()
+	if who != "" {
+		r.AddCookie(&http.Cookie{Name: "test", Value: who})
+	}
+	if r.Header.Get("Accept") == "" {
+		r.Header.Set("Accept", "text/html")
+	}
+	rw := httptest.NewRecorder()
+	b.pages.Handler().ServeHTTP(rw, r)
+	return rw
 }
 
 // place places an order of one of each SKU.

@@ -29,6 +29,7 @@ function apply(event, id) {
 }
 
 function announce(text) {
+  if (!news) return;
   news.querySelector("[data-text]").textContent = text;
   news.hidden = false;
 }

@@ -36,6 +36,9 @@ const (
 	waitPoll  = 15 * time.Millisecond // between two looks
 )
 
+// running bounds how many browsers a test process runs at a time: each is several processes, and tests in parallel want one each.
+var running = make(chan struct{}, 2)
+
 // Browser is a browser with one tab. It is a chromedp context as well, for what its methods lack: chromedp.Do(b, ...). Its methods end
 // the test on a failure, so only the test's own goroutine may call them.
 type Browser struct {
@@ -57,6 +60,8 @@ func New(t testing.TB) *Browser {
 		}
 		t.Skip("no Chromium or Chrome found: install one to run the tests of the pages (apt-get install chromium)")
 	}
+	running <- struct{}{}
+	t.Cleanup(func() { <-running })
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()))
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox) // it refuses to run as root
@@ -147,7 +152,9 @@ func (b *Browser) Click(selector string) {
 // Fill replaces what is in the first input of a CSS selector by what a person types.
 func (b *Browser) Fill(selector, text string) {
 	b.t.Helper()
-	b.Do(chromedp.Clear(chromedp.CSS(selector)), chromedp.SendKeys(chromedp.CSS(selector), text))
+	// chromedp.Clear sets the attribute, which an input that was typed into no longer heeds.
+	Evaluate[any](b, fmt.Sprintf(`document.querySelector(%s).select()`, quote(selector)))
+	b.Do(chromedp.Focus(chromedp.CSS(selector)), chromedp.KeyEvent(text))
 }
 
 // Cookie sets a cookie for an address.
