@@ -22,7 +22,7 @@ type watchCmd struct {
 	URL     string        `env:"MILLRACE_URL" placeholder:"http://…" help:"Where the gate is. Default: that of dev.json in the data directory."`
 	APIKey  string        `env:"MILLRACE_API_KEY" placeholder:"mk_…" help:"Whose key to use. Default: the operator's of dev.json."`
 	DataDir string        `default:".millrace" env:"MILLRACE_DATA_DIR" help:"Data directory of a millrace dev."`
-	Limit   time.Duration `default:"0" help:"Stop watching after so long; 0 watches until the order has ended."`
+	Limit   time.Duration `default:"0s" env:"MILLRACE_WATCH_LIMIT" help:"Stop watching after so long; 0 watches until the order has ended."`
 }
 
 func (c *watchCmd) Run(ctx context.Context, io stdio) error {
