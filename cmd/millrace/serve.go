@@ -93,11 +93,17 @@ type api struct {
 	handler   http.Handler
 }
 
+// pollOnlySweep is how long events may take at most where sweeps are all there is.
+const pollOnlySweep = 200 * time.Millisecond
+
 // openAPI puts an API together. Close it when run has returned.
 func openAPI(ctx context.Context, c apiConfig) (a *api, err error) {
 	a = &api{}
 	// The hub must be there before the store, whose doorbell tells it of this process' own changes, and reads from the store.
 	source := &lateSource{}
+	if c.live.PollOnly {
+		c.live.SweepEvery = min(c.live.SweepEvery, pollOnlySweep)
+	}
 	a.hub = live.NewHub(live.Config{Source: source, Logger: c.log, MaxStreams: c.live.MaxStreams, Sweep: c.live.SweepEvery,
 		ObserveLag: c.metrics.observeLag,
 		WriteError: func(w http.ResponseWriter, r *http.Request, err *millrace.Error) { orderhttp.WriteError(w, r, err) }})
