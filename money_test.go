@@ -62,6 +62,8 @@ func TestAmountsAtTheLimit(t *testing.T) {
 	require.Equal(t, millrace.MaxAmount, got)
 	_, err = millrace.LineTotal(millrace.MaxAmount, 2)
 	require.Equal(t, millrace.CodeInvalid, millrace.ErrorCode(err))
+	_, err = millrace.LineTotal(1<<62, 4) // 2^64, which leaves nothing in 64 bits
+	require.Equal(t, millrace.CodeInvalid, millrace.ErrorCode(err))
 	_, err = millrace.AddAmounts(millrace.MaxAmount, 1)
 	require.Equal(t, millrace.CodeInvalid, millrace.ErrorCode(err))
 	require.Equal(t, millrace.MaxAmount, int64(float64(millrace.MaxAmount)), "exact in a JSON number that is read as a double")
