@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -279,3 +280,9 @@ func (s *syncBuffer) String() string {
 	defer s.mu.Unlock()
 	return s.b.String()
 }
+
+// How long a test waits for what must come, and how often it looks. No test passes or fails by how long something takes.
+const (
+	patience = time.Minute
+	poll     = 2 * time.Millisecond
+)

@@ -9,7 +9,7 @@ import (
 )
 
 // A cursor says where a page ended. To clients it is opaque: base64url of the kind of list, the version of the format and the key of
-// the last entry. A cursor of another list, of another version or with anything changed is refused.
+// the last entry. A cursor of another list or of another version is refused. It opens nothing: what a page shows is the caller's own.
 type cursorKind byte
 
 const (

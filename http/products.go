@@ -10,7 +10,7 @@ import (
 
 func (s *Server) registerProducts() {
 	handle(s, operation{id: "list-products", method: http.MethodGet, path: "/v1/products", tag: "catalogue", summary: "List what there is to buy, by SKU",
-		who: public, success: http.StatusOK, statuses: []int{http.StatusForbidden}}, s.listProducts)
+		who: public, success: http.StatusOK, statuses: []int{http.StatusUnauthorized, http.StatusForbidden}}, s.listProducts)
 	handle(s, operation{id: "put-product", method: http.MethodPost, path: "/v1/products", tag: "catalogue", summary: "Make a product, or change it",
 		description: "Orders placed after the answer have the new price. A product that is not active is not for sale.",
 		who:         operators, success: http.StatusCreated}, s.putProduct)
