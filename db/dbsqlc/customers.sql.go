@@ -7,7 +7,6 @@ package dbsqlc
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -137,7 +136,7 @@ type UpdateCustomerParams struct {
 	Email     string
 	Name      string
 	Phone     string
-	Address   json.RawMessage
+	Address   []byte
 	UpdatedAt time.Time
 	Subject   string
 }

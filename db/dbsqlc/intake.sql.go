@@ -7,7 +7,6 @@ package dbsqlc
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -134,7 +133,7 @@ FROM counter, (
            unnest($6::text[]) AS fulfillment_status, unnest($7::integer[]) AS version,
            unnest($8::text[]) AS currency, unnest($9::bigint[]) AS total_minor,
            unnest($10::text[]) AS payment_method, unnest($11::text[]) AS email,
-           unnest($12::jsonb[]) AS ship_to, unnest($13::timestamptz[]) AS placed_at
+           unnest($12::json[]) AS ship_to, unnest($13::timestamptz[]) AS placed_at
 ) r
 `
 
@@ -150,7 +149,7 @@ type InsertOrdersParams struct {
 	Totals              []int64
 	PaymentMethods      []string
 	Emails              []string
-	ShipTos             []json.RawMessage
+	ShipTos             [][]byte
 	PlacedAts           []time.Time
 }
 

@@ -5,7 +5,6 @@
 package dbsqlc
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,7 +17,7 @@ type Customer struct {
 	Email     string
 	Name      string
 	Phone     string
-	Address   json.RawMessage
+	Address   []byte
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	ErasedAt  *time.Time
@@ -43,7 +42,7 @@ type Order struct {
 	TotalMinor        int64
 	PaymentMethod     string
 	Email             string
-	ShipTo            json.RawMessage
+	ShipTo            []byte
 	HoldReason        string
 	PlacedAt          time.Time
 	UpdatedAt         time.Time
@@ -56,7 +55,7 @@ type OrderEvent struct {
 	Status            millrace.OrderStatus
 	PaymentStatus     millrace.PaymentStatus
 	FulfillmentStatus millrace.FulfillmentStatus
-	Data              json.RawMessage
+	Data              []byte
 	Actor             string
 	At                time.Time
 	CustomerID        uuid.UUID

@@ -7,7 +7,6 @@ package dbsqlc
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,7 +15,7 @@ import (
 const insertEvents = `-- name: InsertEvents :exec
 INSERT INTO order_events (order_id, version, type, status, payment_status, fulfillment_status, data, actor, at, customer_id)
 SELECT unnest($1::uuid[]), unnest($2::integer[]), unnest($3::text[]), unnest($4::text[]),
-       unnest($5::text[]), unnest($6::text[]), unnest($7::jsonb[]), unnest($8::text[]),
+       unnest($5::text[]), unnest($6::text[]), unnest($7::json[]), unnest($8::text[]),
        unnest($9::timestamptz[]), unnest($10::uuid[])
 `
 
@@ -27,7 +26,7 @@ type InsertEventsParams struct {
 	Statuses            []string
 	PaymentStatuses     []string
 	FulfillmentStatuses []string
-	Datas               []json.RawMessage
+	Datas               [][]byte
 	Actors              []string
 	Ats                 []time.Time
 	CustomerIds         []uuid.UUID

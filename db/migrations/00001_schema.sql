@@ -5,7 +5,7 @@ CREATE TABLE customers (
     email       text NOT NULL DEFAULT '',
     name        text NOT NULL DEFAULT '',
     phone       text NOT NULL DEFAULT '',
-    address     jsonb,
+    address     json,
     created_at  timestamptz NOT NULL,
     updated_at  timestamptz NOT NULL,
     erased_at   timestamptz
@@ -63,7 +63,7 @@ CREATE TABLE orders (
     total_minor        bigint NOT NULL CHECK (total_minor > 0),
     payment_method     text NOT NULL,
     email              text NOT NULL,
-    ship_to            jsonb,
+    ship_to            json,
     hold_reason        text NOT NULL DEFAULT '',
     placed_at          timestamptz NOT NULL,
     updated_at         timestamptz NOT NULL
@@ -90,7 +90,7 @@ CREATE TABLE order_events (
     status             text NOT NULL,
     payment_status     text NOT NULL,
     fulfillment_status text NOT NULL,
-    data               jsonb NOT NULL,
+    data               json NOT NULL,
     actor              text NOT NULL,
     at                 timestamptz NOT NULL,
     customer_id        uuid NOT NULL,

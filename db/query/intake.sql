@@ -37,5 +37,5 @@ FROM counter, (
            unnest(@fulfillment_statuses::text[]) AS fulfillment_status, unnest(@versions::integer[]) AS version,
            unnest(@currencies::text[]) AS currency, unnest(@totals::bigint[]) AS total_minor,
            unnest(@payment_methods::text[]) AS payment_method, unnest(@emails::text[]) AS email,
-           unnest(@ship_tos::jsonb[]) AS ship_to, unnest(@placed_ats::timestamptz[]) AS placed_at
+           unnest(@ship_tos::json[]) AS ship_to, unnest(@placed_ats::timestamptz[]) AS placed_at
 ) r;

@@ -31,7 +31,7 @@ WHERE o.id = c.id;
 -- name: InsertEvents :exec
 INSERT INTO order_events (order_id, version, type, status, payment_status, fulfillment_status, data, actor, at, customer_id)
 SELECT unnest(@order_ids::uuid[]), unnest(@versions::integer[]), unnest(@types::text[]), unnest(@statuses::text[]),
-       unnest(@payment_statuses::text[]), unnest(@fulfillment_statuses::text[]), unnest(@datas::jsonb[]), unnest(@actors::text[]),
+       unnest(@payment_statuses::text[]), unnest(@fulfillment_statuses::text[]), unnest(@datas::json[]), unnest(@actors::text[]),
        unnest(@ats::timestamptz[]), unnest(@customer_ids::uuid[]);
 
 -- name: UpsertTransactions :exec
