@@ -83,7 +83,10 @@ func (b *bed) close(ctx context.Context) error {
 		err = errors.Join(err, b.exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)"))
 	}
 	if b.server != nil {
-		err = errors.Join(err, b.server.Stop(ctx), embedded.Remove(ctx, filepath.Join(b.dir, "pg")), os.RemoveAll(b.dir))
+		err = errors.Join(err, b.server.Stop(ctx), embedded.Remove(ctx, filepath.Join(b.dir, "pg")))
+	}
+	if b.dir != "" {
+		err = errors.Join(err, os.RemoveAll(b.dir))
 	}
 	return err
 }
