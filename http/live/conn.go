@@ -17,6 +17,7 @@ type conn struct {
 	many       bool
 	orderID    uuid.UUID // watched, unless many
 	customerID uuid.UUID // whose order it is; of many, whose orders are watched, uuid.Nil for everyone's
+	since      int64     // of many: events of transactions below are past
 	server     *sse.Server
 	out        *writer
 	cancel     context.CancelFunc

@@ -2,12 +2,10 @@ package live
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -261,20 +259,4 @@ func (h *Hub) watched(order, customer uuid.UUID) bool {
 
 func (h *Hub) watchedByMany(customer uuid.UUID) bool {
 	return len(h.all.conns) > 0 || h.customers[customer] != nil
-}
-
-var errNotReady = errors.New("the hub does not run, or the database cannot be read")
-
-// whenReady waits until the hub knows where streams of many orders begin.
-func (h *Hub) whenReady(ctx context.Context) error {
-	timeout := time.NewTimer(readTimeout)
-	defer timeout.Stop()
-	select {
-	case <-h.ready:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timeout.C:
-		return errNotReady
-	}
 }

@@ -21,10 +21,8 @@ func (c *conn) joined() {
 	switch {
 	case !c.many:
 		id = strconv.AppendInt(nil, int64(c.sent), 10)
-	case c.resume != nil:
-		id = encodeCursor(c.resume.from)
 	default:
-		id = c.hub.cursor
+		id = encodeCursor(c.since)
 	}
 	c.push(entry{message: note(id, c.hub.config.RetryHint, "open")}, 1)
 }

@@ -41,6 +41,7 @@ func newResume(from int64) *resume {
 func (c *conn) takeOne(x *encoder) {
 	m, limit := x.forMany(c.hub.cursor), c.hub.config.ManyBuffer
 	switch r := c.resume; {
+	case x.event.Tx < c.since:
 	case r != nil && len(r.held) >= limit/2: // it goes live with room for as many
 		r.held, r.lost = nil, true
 	case r != nil:
@@ -140,26 +141,23 @@ func (h *Hub) readPage(ctx context.Context, c *conn) error {
 	if err != nil {
 		return err
 	}
-	// Within the page, transactions are out of order by now: only what was sent before it, or all of it, can be an id.
-	before, after := encodeCursor(r.reached(r.pos.Tx)), encodeCursor(r.pass)
+	next := r.pass // the least transaction that is still to be sent after an event
 	if r.done = len(page) < resumePage; !r.done {
 		r.pos = page[len(page)-1].Position()
-		after = encodeCursor(r.reached(r.pos.Tx))
+		next = min(next, r.pos.Tx)
+	}
+	ids := make([]int64, len(events))
+	for i := len(events) - 1; i >= 0; i-- {
+		ids[i] = max(r.from, next)
+		next = min(next, events[i].Tx)
 	}
 	for i := range events {
-		id := before
-		if i == len(events)-1 {
-			id = after
-		}
 		x := encoder{event: &events[i]}
-		c.push(entry{message: x.forMany(id)}, math.MaxInt) // a page is bounded, and one is read when the last is gone
+		c.push(entry{message: x.forMany(encodeCursor(ids[i]))}, math.MaxInt) // bounded: a page is read when the last is gone
 	}
 	c.wantMore() // even if this was the last: a stream goes live with room for what comes
 	return nil
 }
-
-// reached is a cursor that holds when the pass has come to the events of tx.
-func (r *resume) reached(tx int64) int64 { return max(r.from, min(r.pass, tx)) }
 
 // goLive ends a pass, once all of it was taken by the client. It reports false if another is needed.
 func (h *Hub) goLive(c *conn) bool {

@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -55,38 +56,29 @@ func (h *Hub) ServeMany(w http.ResponseWriter, r *http.Request, viewer Viewer, c
 		}
 	}
 	h.serve(w, r, viewer, func() (*conn, *millrace.Error) {
-		c := &conn{many: true, customerID: customerID}
-		if err := h.whenReady(r.Context()); err != nil {
+		now, err := h.now(r.Context())
+		switch {
+		case err != nil:
 			return nil, millrace.WrapError(millrace.CodeUnavailable, err, "Streams are not available now: try again shortly.")
+		case from > now:
+			return nil, errFutureCursor
+		case from > 0:
+			return &conn{many: true, customerID: customerID, since: from, resume: newResume(from)}, nil
 		}
-		if from > 0 {
-			if err := h.checkReached(r.Context(), from); err != nil {
-				return nil, err
-			}
-			c.resume = newResume(from)
-		}
-		return c, nil
+		return &conn{many: true, customerID: customerID, since: now}, nil
 	})
 }
 
-// checkReached refuses a cursor from the future. Cursors that other processes gave may be ahead of this one's.
-func (h *Hub) checkReached(ctx context.Context, tx int64) *millrace.Error {
-	h.mu.Lock()
-	mark := h.mark
-	h.mu.Unlock()
-	if tx <= mark {
-		return nil
-	}
+// now is the cursor of a stream of many orders that begins here: whatever has a lower transaction is past.
+func (h *Hub) now(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	mark, err := h.config.Source.Watermark(ctx)
-	switch {
-	case err != nil:
-		return millrace.WrapError(millrace.CodeUnavailable, err, "Streams are not available now: try again shortly.")
-	case tx > mark:
-		return errFutureCursor
+	select {
+	case <-h.ready:
+		return h.config.Source.Watermark(ctx)
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for the hub to run and to read the database: %w", ctx.Err())
 	}
-	return nil
 }
 
 // serve runs one stream from its admission to its end.
