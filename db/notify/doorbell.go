@@ -40,9 +40,10 @@ type Doorbell struct {
 	all     bool // more than Capacity were waiting
 	closed  bool
 
-	kick chan struct{} // holds one when something waits or closed was set
-	stop context.CancelFunc
-	done chan struct{}
+	kick    chan struct{} // holds one when something waits
+	closing chan struct{} // closed by Close
+	stop    context.CancelFunc
+	done    chan struct{}
 
 	rings, notifies, overflows, failures atomic.Uint64
 }
@@ -75,7 +76,7 @@ func NewDoorbell(config DoorbellConfig) (*Doorbell, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Doorbell{config: config, conn: conn, waiting: make(map[millrace.Ring]struct{}),
-		kick: make(chan struct{}, 1), stop: stop, done: make(chan struct{})}
+		kick: make(chan struct{}, 1), closing: make(chan struct{}), stop: stop, done: make(chan struct{})}
 	_, _ = rand.Read(d.node[:]) // never fails
 	go d.run(ctx)
 	return d, nil
@@ -122,9 +123,11 @@ func (d *Doorbell) wake() {
 // a sweep of the listeners then finds what was lost.
 func (d *Doorbell) Close(ctx context.Context) error {
 	d.mu.Lock()
-	d.closed = true
+	if !d.closed {
+		d.closed = true
+		close(d.closing)
+	}
 	d.mu.Unlock()
-	d.wake()
 	select {
 	case <-d.done:
 	case <-ctx.Done():
@@ -145,69 +148,82 @@ func (d *Doorbell) Stats() DoorbellStats {
 	return DoorbellStats{Rings: d.rings.Load(), Notifies: d.notifies.Load(), Overflows: d.overflows.Load(), Failures: d.failures.Load()}
 }
 
-// take empties what waits. The second result tells whether there was anything, the third whether Close was called.
-func (d *Doorbell) take() (rings []millrace.Ring, any, closed bool) {
+// take empties what waits, and reports whether there was anything. No rings at all then mean that anything may have changed.
+func (d *Doorbell) take() (rings []millrace.Ring, waited bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.all {
 		d.all = false
-		return nil, true, d.closed
+		return nil, true
 	}
-	rings = make([]millrace.Ring, 0, len(d.waiting))
 	for r := range d.waiting {
 		rings = append(rings, r)
 	}
 	clear(d.waiting)
-	return rings, len(rings) > 0, d.closed
+	return rings, len(rings) > 0
 }
 
+// putBack undoes take.
 func (d *Doorbell) putBack(rings []millrace.Ring) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if rings == nil {
+	if len(rings) == 0 {
 		d.all = true
 		clear(d.waiting)
 	}
 	for _, r := range rings {
 		d.add(r)
 	}
-	d.wake()
 }
 
+// run sends what waits: at once when it was quiet, else an interval after the last time. Once the doorbell is closing it sends what
+// is left and ends.
 func (d *Doorbell) run(ctx context.Context) {
 	defer close(d.done)
 	var conn *pgx.Conn
 	defer func() { hangUp(conn) }()
-	failures := 0
-	for {
+	for failures := 0; ; {
+		closing := false
 		select {
 		case <-d.kick:
+		case <-d.closing:
+			closing = true
 		case <-ctx.Done():
 			return
 		}
-		rings, any, closed := d.take()
-		if any {
-			started := time.Now()
-			var err error
-			if conn, err = d.send(ctx, conn, rings); err == nil {
-				failures = 0
-				if !closed { // rings that come meanwhile share the next NOTIFY
-					wait(ctx, d.config.Interval-time.Since(started))
-				}
-			} else {
-				failures++
-				d.failures.Add(1)
-				d.putBack(rings)
-				if ctx.Err() == nil && failures == 2 {
-					d.config.Logger.WarnContext(ctx, "doorbell does not reach the database, will retry", "error", err)
-				}
-				wait(ctx, backoff(failures))
-				continue
+		rings, waited := d.take()
+		if !waited {
+			if closing {
+				return
 			}
+			continue
 		}
-		if closed {
-			return
+		started := time.Now()
+		var err error
+		if conn, err = d.send(ctx, conn, rings); err != nil {
+			d.putBack(rings)
+			d.failures.Add(1)
+			if failures++; failures == 2 {
+				d.config.Logger.WarnContext(ctx, "doorbell does not reach the database, will retry", "error", err)
+			}
+			if !wait(ctx, backoff(failures)) {
+				return
+			}
+			d.wake()
+			continue
 		}
+		failures = 0
+		d.pause(d.config.Interval - time.Since(started))
+	}
+}
+
+// pause lets rings gather for the next time, unless there is none.
+func (d *Doorbell) pause(length time.Duration) {
+	timer := time.NewTimer(max(length, 0))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-d.closing:
 	}
 }
 

@@ -20,7 +20,7 @@ const (
 	ringsPerPayload = (maxPayload*3/4 - nodeSize) / ringSize
 )
 
-var encoding = base64.RawStdEncoding
+var encoding = base64.RawStdEncoding.Strict()
 
 // node tells the rings of this process from those of others.
 type node [nodeSize]byte
