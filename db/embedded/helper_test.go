@@ -94,6 +94,14 @@ func act(t *testing.T, user account, env []string, role string, args ...string) 
 	}
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), append(env, roleVariable+"="+role)...)
+	if user.switched {
+		// A Postgres that was downloaded for us serves every user.
+		cache, err := CacheDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Env = append(cmd.Env, "MILLRACE_CACHE_DIR="+cache)
+	}
 	cmd.Dir = "/"
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user.credential()}

@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -248,4 +249,24 @@ func TestRemoveLeavesWhatIsNotItsOwn(t *testing.T) {
 	if err := Remove(t.Context(), filepath.Join(dir, "nothing")); err != nil {
 		t.Errorf("a directory that does not exist: %v", err)
 	}
+}
+
+func TestALockIsGivenUpThoughAForkedChildStillHasTheFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lock")
+	l, err := tryLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := syscall.Dup(int(l.file.Fd())) // what a child has between fork and exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(child)
+	l.release()
+	again, err := tryLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.release()
 }

@@ -82,7 +82,13 @@ func waitLock(ctx context.Context, path string) (*lock, error) {
 	}
 }
 
-func (l *lock) release() { l.file.Close() }
+// release gives the lock up by name: a child that was forked just now, and has
+// not come to its exec yet, has the file open as well, and would keep the lock
+// past our closing.
+func (l *lock) release() {
+	syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
+	l.file.Close()
+}
 
 func (l *lock) sign() error {
 	text := fmt.Sprintf("%d %s\n", os.Getpid(), filepath.Base(os.Args[0]))
