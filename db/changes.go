@@ -143,44 +143,44 @@ func (w *changeSet) addShipment(order uuid.UUID, sh *millrace.Shipment) {
 }
 
 // write writes a change set: the jobs by COPY, all else in one round trip.
-func (s *Store) write(ctx context.Context, tx pgx.Tx, c *changeSet) error {
-	if err := s.insertJobs(ctx, tx, c.jobs); err != nil {
+func (s *Store) write(ctx context.Context, tx pgx.Tx, w *changeSet) error {
+	if err := s.insertJobs(ctx, tx, w.jobs); err != nil {
 		return err
 	}
-	var w writes
-	if err := c.collect(ctx, w.queries()); err != nil {
+	var statements writes
+	if err := w.collect(ctx, statements.queries()); err != nil {
 		return err
 	}
-	if err := w.send(ctx, tx); err != nil {
+	if err := statements.send(ctx, tx); err != nil {
 		return err
 	}
-	return s.beforeCommit(ctx, tx, c.ids())
+	return s.beforeCommit(ctx, tx, w.ids())
 }
 
 // ids are the orders whose header changed.
-func (c *changeSet) ids() []uuid.UUID {
-	ids := make([]uuid.UUID, 0, len(c.orders))
-	for id := range c.orders {
+func (w *changeSet) ids() []uuid.UUID {
+	ids := make([]uuid.UUID, 0, len(w.orders))
+	for id := range w.orders {
 		ids = append(ids, id)
 	}
 	return ids
 }
 
 // collect turns the change set into statements.
-func (c *changeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
+func (w *changeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
 	var err error
 	do := func(rows int, f func() error) {
 		if rows > 0 && err == nil {
 			err = f()
 		}
 	}
-	updates := headers(c.orders)
-	moves := stockMoves(c.stock)
+	updates := headers(w.orders)
+	moves := stockMoves(w.stock)
 	do(len(updates.Ids), func() error { return q.UpdateOrders(ctx, updates) })
-	do(len(c.events.OrderIds), func() error { return q.InsertEvents(ctx, c.events) })
-	do(len(c.transactions.OrderIds), func() error { return q.UpsertTransactions(ctx, c.transactions) })
-	do(len(c.reservations.OrderIds), func() error { return q.UpsertReservations(ctx, c.reservations) })
-	do(len(c.shipments.OrderIds), func() error { return q.UpsertShipments(ctx, c.shipments) })
+	do(len(w.events.OrderIds), func() error { return q.InsertEvents(ctx, w.events) })
+	do(len(w.transactions.OrderIds), func() error { return q.UpsertTransactions(ctx, w.transactions) })
+	do(len(w.reservations.OrderIds), func() error { return q.UpsertReservations(ctx, w.reservations) })
+	do(len(w.shipments.OrderIds), func() error { return q.UpsertShipments(ctx, w.shipments) })
 	do(len(moves.Skus), func() error { return q.MoveStock(ctx, moves) })
 	return err
 }

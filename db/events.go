@@ -29,7 +29,7 @@ func (s *Store) EventsAfter(ctx context.Context, cursors []millrace.EventCursor,
 	}
 	events := make([]millrace.Event, len(rows))
 	for i, r := range rows {
-		events[i] = eventOf(dbsqlc.OrderEvent(r))
+		events[i] = eventOf(r)
 	}
 	return events, nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
@@ -81,7 +80,7 @@ func (k *keeper) giveUp(ctx context.Context, job *rivertype.JobRow, code millrac
 	if err != nil && millrace.ErrorCode(err) != millrace.CodeConflict && millrace.ErrorCode(err) != millrace.CodeNotFound {
 		return fmt.Errorf("hold order %s: %w (after: %w)", id, err, cause)
 	}
-	k.config.Logger.WarnContext(ctx, "order is on hold", "order", id, slog.String("kind", job.Kind))
+	k.config.Logger.WarnContext(ctx, "order is on hold", "order", id, "kind", job.Kind)
 	return river.JobCancel(cause)
 }
 

@@ -54,7 +54,7 @@ func (f *commonFlags) newBed(ctx context.Context, stdio stdio, steps int) (*bed,
 		if b.dir, err = os.MkdirTemp("", "millrace-bench-*"); err != nil {
 			return nil, err
 		}
-		if err := os.Chmod(b.dir, 0o755); err != nil { // its user may be another
+		if err := os.Chmod(b.dir, 0o755); err != nil { //nolint:gosec // the server's user may be another, and its own folder in it is closed
 			return nil, err
 		}
 		b.server, err = embedded.Start(ctx, embedded.Config{Dir: filepath.Join(b.dir, "pg"), MaxConnections: 200, Settings: map[string]string{

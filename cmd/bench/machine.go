@@ -75,7 +75,7 @@ func procField(file, name string) string {
 func cpuTime(pids ...int) time.Duration {
 	var ticks uint64
 	for _, pid := range pids {
-		body, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+		body, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			continue
 		}

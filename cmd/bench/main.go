@@ -25,7 +25,10 @@ func main() {
 }
 
 type cli struct {
-	Pipeline pipelineCmd `cmd:"" help:"Orders from post to completed, against pgbench, a textbook design and River's defaults."`
+	Intake    intakeCmd    `cmd:"" help:"Orders taken in over HTTP, directly and through the gate, against pgbench."`
+	Pipeline  pipelineCmd  `cmd:"" help:"Orders from post to completed, against pgbench, a textbook design and River's defaults."`
+	Flashsale flashsaleCmd `cmd:"" help:"Many orders for few units, taken in by several processes: none oversold, none out of turn, and how fast."`
+	Sell      sellCmd      `cmd:"" hidden:"" help:"One process of a flash sale."`
 }
 
 // stdio is where commands write: results to out, progress to err.
@@ -46,8 +49,7 @@ func run(ctx context.Context, out, errOut io.Writer, args ...string) error {
 		return nil
 	}
 	if err != nil {
-		var parse *kong.ParseError
-		if errors.As(err, &parse) {
+		if _, ok := errors.AsType[*kong.ParseError](err); ok {
 			return fmt.Errorf("%w (bench --help says what there is)", err)
 		}
 		return err

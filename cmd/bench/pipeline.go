@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +28,8 @@ import (
 
 type pipelineCmd struct {
 	commonFlags
-	SKUs int `name:"skus" default:"1000" help:"Products that orders are spread over."`
+	SKUs    int    `name:"skus" default:"1000" help:"Products that orders are spread over."`
+	Profile string `placeholder:"FILE" help:"Measure nothing but Millrace, once, and write a CPU profile of it to FILE."`
 }
 
 // pipeline is a store and workers in this process, in one of the ways to compare.
@@ -146,13 +150,7 @@ func (p *pipeline) place(ctx context.Context, n, skus int) (uuid.UUID, error) {
 }
 
 // responseSample is as long as an answer to a post of two lines is.
-var responseSample = make([]byte, 880)
-
-func init() {
-	for i := range responseSample {
-		responseSample[i] = byte('a' + i%26)
-	}
-}
+var responseSample = bytes.Repeat([]byte("abcdefghijklmnopqrstuvwxyz"), 34)
 
 // throughput keeps outstanding orders under way for a time and returns the orders completed a second.
 func (p *pipeline) throughput(ctx context.Context, skus, outstanding int, warm, d time.Duration) (float64, error) {
@@ -166,7 +164,7 @@ func (p *pipeline) throughput(ctx context.Context, skus, outstanding int, warm, 
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				if placed.Load()-p.complete.Load() >= int64(outstanding) {
-					time.Sleep(time.Millisecond) // enough is under way
+					_ = sleep(ctx, time.Millisecond) // enough is under way
 					continue
 				}
 				if _, err := p.place(ctx, int(placed.Add(1)), skus); err != nil && ctx.Err() == nil {
@@ -297,8 +295,41 @@ func (t *textbook) inTx(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) erro
 	return nil
 }
 
+// profile runs Millrace at its highest rate and writes a CPU profile.
+func (c *pipelineCmd) profile(ctx context.Context, stdio stdio) (err error) {
+	b, err := c.newBed(ctx, stdio, 1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close(ctx)) }()
+	f, err := os.Create(c.Profile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	before, postgres := cpuTime(os.Getpid()), cpuTime(b.postgresPIDs()...)
+	rate, err := c.measure(ctx, b, millraceMode())
+	if err != nil {
+		return err
+	}
+	seconds := (c.Time + warmUp).Seconds()
+	fmt.Fprintf(stdio.out, "%.0f orders/s; processor time an order: Go %.0f us, Postgres %.0f us\n", rate,
+		float64((cpuTime(os.Getpid())-before).Microseconds())/rate/seconds, float64((cpuTime(b.postgresPIDs()...)-postgres).Microseconds())/rate/seconds)
+	return nil
+}
+
+// warmUp is how long a pipeline runs before its rate is taken.
+const warmUp = 3 * time.Second
+
 // Run measures.
 func (c *pipelineCmd) Run(ctx context.Context, stdio stdio) (err error) {
+	if c.Profile != "" {
+		return c.profile(ctx, stdio)
+	}
 	modes := append(textbookModes(), riverDefaults())
 	b, err := c.newBed(ctx, stdio, c.Rounds*(len(modes)+4)+4)
 	if err != nil {
@@ -377,7 +408,7 @@ func (c *pipelineCmd) measure(ctx context.Context, b *bed, m mode) (float64, err
 		return 0, err
 	}
 	defer p.close()
-	return p.throughput(ctx, c.SKUs, 4000, 3*time.Second, c.Time)
+	return p.throughput(ctx, c.SKUs, 4000, warmUp, c.Time)
 }
 
 func (c *pipelineCmd) measureLatency(ctx context.Context, b *bed, perSecond float64) (*hdrhistogram.Histogram, error) {

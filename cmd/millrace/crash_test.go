@@ -92,6 +92,7 @@ type poster struct {
 }
 
 func (p *poster) post(t testing.TB, clients, orders int, body func(n int) string) {
+	t.Helper()
 	round := uuid.NewString()
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -106,6 +107,7 @@ func (p *poster) post(t testing.TB, clients, orders int, body func(n int) string
 }
 
 func (p *poster) postOne(t testing.TB, key, body string) {
+	t.Helper()
 	for t.Context().Err() == nil {
 		status, answer, err := p.client().do(t.Context(), http.MethodPost, "/v1/orders", body, "Idempotency-Key", key)
 		var o struct{ ID string }
@@ -120,7 +122,16 @@ func (p *poster) postOne(t testing.TB, key, body string) {
 			t.Errorf("order %s: %d %s", key, status, answer)
 			return
 		}
-		time.Sleep(20 * time.Millisecond) // the server is gone or busy: a client waits a little before it tries again
+		pause(t, 20*time.Millisecond) // the server is gone or busy: a client waits a little before it tries again
+	}
+}
+
+// pause waits as a client does between two tries.
+func pause(t testing.TB, d time.Duration) {
+	t.Helper()
+	select {
+	case <-t.Context().Done():
+	case <-time.After(d):
 	}
 }
 
@@ -138,7 +149,7 @@ func TestNothingIsLostWhenTheProcessIsKilled(t *testing.T) {
 		defer close(killed)
 		for _, at := range []int64{300, 1100} {
 			for p.done.Load() < at && t.Context().Err() == nil {
-				time.Sleep(time.Millisecond)
+				pause(t, time.Millisecond)
 			}
 			current.Load().kill()
 			current.Store(startDev(t, dir, "--addr="+addr))

@@ -72,7 +72,7 @@ func openStream(t testing.TB, c *client, path string) <-chan error {
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+path, nil)
 	require.NoError(t, err)
 	r.Header.Set("Authorization", "Bearer "+c.key)
-	resp, err := c.http.Do(r)
+	resp, err := c.http.Do(r) //nolint:bodyclose // the goroutine below closes it
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 	ended := make(chan error, 1)
@@ -132,6 +132,7 @@ func TestEachMethodAndSKUBehavesAsDocumented(t *testing.T) {
 
 // confirm acts as the buyer of an order that requires it.
 func confirm(t testing.TB, c *client, id string) bool {
+	t.Helper()
 	reference := ""
 	for _, e := range events(t, c, id) {
 		if e.Type == "payment.requires_action" {

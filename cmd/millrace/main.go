@@ -79,8 +79,7 @@ func run(ctx context.Context, out, errOut io.Writer, args ...string) error {
 		return nil
 	}
 	if err != nil {
-		var parse *kong.ParseError
-		if errors.As(err, &parse) {
+		if _, ok := errors.AsType[*kong.ParseError](err); ok {
 			return fmt.Errorf("%w (millrace --help says what there is)", err)
 		}
 		return err

@@ -46,7 +46,7 @@ func (f *opsFlags) listenOps(ctx context.Context, gather prometheus.Gatherer, lo
 	go func() {
 		defer close(o.done)
 		if err := o.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("operations listener ended", "error", err)
+			log.ErrorContext(ctx, "operations listener ended", "error", err)
 		}
 	}()
 	log.InfoContext(ctx, "operations", "addr", o.addr)

@@ -158,7 +158,7 @@ func startDev(t testing.TB, dir string, flags ...string) *dev {
 // dataDir is a data directory that a server of another user can reach.
 func dataDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "millrace-dev-*")
+	dir, err := os.MkdirTemp("", "millrace-dev-*") //nolint:usetesting // the test's own folder is closed to the server's user, and its name is long
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
@@ -183,7 +183,6 @@ type client struct {
 }
 
 func (d *dev) customer() *client { return &client{http.DefaultClient, d.URL, d.Customer.APIKey} }
-func (d *dev) operator() *client { return &client{http.DefaultClient, d.URL, d.Operator.APIKey} }
 
 // do makes a call and returns the status and body of its answer.
 func (c *client) do(ctx context.Context, method, path, body string, header ...string) (int, []byte, error) {

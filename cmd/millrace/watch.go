@@ -42,12 +42,16 @@ func (c *watchCmd) Run(ctx context.Context, io stdio) error {
 		ctx, cancel = context.WithTimeout(ctx, c.Limit)
 		defer cancel()
 	}
-	w := watcher{url: strings.TrimSuffix(c.URL, "/") + "/v1/orders/" + id.String() + "/stream", key: c.APIKey, out: io.out, paint: paintFor(io.out)}
+	// No limit on the whole answer, since a stream is open for as long as the order lives; the server sends something every half minute.
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, ResponseHeaderTimeout: 30 * time.Second}}
+	defer client.CloseIdleConnections()
+	w := watcher{client: client, url: strings.TrimSuffix(c.URL, "/") + "/v1/orders/" + id.String() + "/stream", key: c.APIKey, out: io.out, paint: paintFor(io.out)}
 	return w.run(ctx)
 }
 
 // watcher follows an order's stream, and goes on where it was when the connection breaks.
 type watcher struct {
+	client   *http.Client
 	url, key string
 	out      io.Writer
 	paint    paint
@@ -95,7 +99,7 @@ func (w *watcher) follow(ctx context.Context) (ended bool, err error) {
 	if w.last != "" {
 		r.Header.Set("Last-Event-ID", w.last)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := w.client.Do(r)
 	if err != nil {
 		return false, err
 	}

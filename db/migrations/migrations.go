@@ -101,8 +101,7 @@ func provider(databaseURL string) (*goose.Provider, *sql.DB, error) {
 	p, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithGoMigrations(river), goose.WithSessionLocker(locker),
 		goose.WithDisableGlobalRegistry(true))
 	if err != nil {
-		db.Close()
-		return nil, nil, err
+		return nil, nil, errors.Join(err, db.Close())
 	}
 	return p, db, nil
 }
