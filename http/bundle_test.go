@@ -102,6 +102,9 @@ func testIdentity(r *http.Request) (millrace.Principal, error) {
 	case "unreachable":
 		return millrace.Principal{}, millrace.WrapError(millrace.CodeUnavailable, errors.New("dial tcp: secret cause"), "Identities cannot be checked right now: try again.")
 	}
+	if subject := r.Header.Get("Test-Subject"); strings.HasPrefix(subject, "customer-") {
+		return millrace.Principal{Subject: subject, Email: subject + "@example.com", Roles: []millrace.Role{millrace.RoleCustomer}}, nil
+	}
 	return millrace.Principal{}, errors.New("secret cause")
 }
 

@@ -35,7 +35,10 @@ type operation struct {
 // handle registers an operation and its handler.
 func handle[I, O any](s *Server, o operation, handler func(context.Context, *I) (*O, error)) {
 	op := o.huma()
-	op.Middlewares = huma.Middlewares{s.admit(o.who), s.readBody}
+	op.Middlewares = huma.Middlewares{s.admit(o.who)}
+	if hasBody(o.method) {
+		op.Middlewares = append(op.Middlewares, s.readBody)
+	}
 	if o.describe != nil {
 		o.describe(&op)
 	}
