@@ -10,7 +10,7 @@ const newID = `(lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigi
 func intakeScript(skus int, withJob bool) string {
 	job := ""
 	if withJob {
-		job = insertJob("reserve_stock", "inventory", `jsonb_build_object('order_id', :id)`)
+		job = insertJob("reserve_stock", "inventory", `jsonb_build_object('order_id', :id::text)`)
 	}
 	return fill(skus, `
 \set a random(0, :skus - 1)
