@@ -38,8 +38,7 @@ func (g *Gate) newProxy() http.Handler {
 		Rewrite:        g.rewrite,
 		ModifyResponse: g.modifyResponse,
 		ErrorHandler:   g.proxyFailed,
-		Transport:      g.transport,
-		FlushInterval:  -1,
+		Transport:      g.transport, // answers of unknown length, streams above all, are flushed at once
 		BufferPool:     &bufferPool{},
 		ErrorLog:       slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}

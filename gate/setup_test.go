@@ -33,7 +33,7 @@ const (
 
 // bundle is a running gate on a real socket with an upstream that records what reaches it.
 type bundle struct {
-	*testing.T
+	testing.TB
 	gate        *Gate
 	databaseURL string
 	addr        string
@@ -77,15 +77,15 @@ routes:
 
 type option func(*Config)
 
-func setup(t *testing.T, options ...option) *bundle { return setupRoutes(t, defaultRoutes, options...) }
+func setup(t testing.TB, options ...option) *bundle { return setupRoutes(t, defaultRoutes, options...) }
 
-func setupRoutes(t *testing.T, routesYAML string, options ...option) *bundle {
+func setupRoutes(t testing.TB, routesYAML string, options ...option) *bundle {
 	t.Helper()
 	up := newRecorder(t)
 	if strings.ContainsRune(routesYAML, 0x25) { // there is a place for the upstream
 		routesYAML = fmt.Sprintf(routesYAML, up.server.URL)
 	}
-	b := &bundle{T: t, upstream: up, databaseURL: dbtest.New(t, migrated), logs: &syncBuffer{}}
+	b := &bundle{TB: t, upstream: up, databaseURL: dbtest.New(t, migrated), logs: &syncBuffer{}}
 	b.start(routesYAML, options...)
 	b.seed()
 	return b
@@ -248,7 +248,7 @@ type recorder struct {
 	handle   http.HandlerFunc
 }
 
-func newRecorder(t *testing.T) *recorder {
+func newRecorder(t testing.TB) *recorder {
 	r := &recorder{}
 	r.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()

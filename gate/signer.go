@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -174,11 +173,19 @@ func (s *signer) sign(p *Principal, audience, requestID string) (string, error) 
 	if !p.Expires.IsZero() && p.Expires.Before(expiry) {
 		expiry = p.Expires
 	}
-	token, err := jwt.Signed(s.ring.Load().current(now).signer).Claims(identityClaims{
+	claims, err := json.Marshal(identityClaims{
 		Issuer: s.issuer, Audience: audience, Subject: p.Subject, Email: p.Email, Name: p.Name, Roles: p.Roles,
 		Scope: strings.Join(p.Scopes, " "), SessionID: p.Credential, RequestID: requestID,
 		IssuedAt: now.Unix(), NotBefore: now.Unix(), Expiry: expiry.Unix(),
-	}).Serialize()
+	})
+	if err != nil {
+		return "", fmt.Errorf("encode an identity: %w", err)
+	}
+	signed, err := s.ring.Load().current(now).signer.Sign(claims)
+	if err != nil {
+		return "", fmt.Errorf("sign an identity: %w", err)
+	}
+	token, err := signed.CompactSerialize()
 	if err != nil {
 		return "", fmt.Errorf("sign an identity: %w", err)
 	}

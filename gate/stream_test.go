@@ -101,7 +101,7 @@ func ends(t *testing.T, done chan string) string {
 // another is a second gate process on the same database.
 func (b *bundle) another(options ...option) *bundle {
 	b.Helper()
-	other := &bundle{T: b.T, upstream: b.upstream, databaseURL: b.databaseURL, logs: &syncBuffer{}, customerKey: b.customerKey, operatorKey: b.operatorKey}
+	other := &bundle{TB: b.TB, upstream: b.upstream, databaseURL: b.databaseURL, logs: &syncBuffer{}, customerKey: b.customerKey, operatorKey: b.operatorKey}
 	other.start(fmt.Sprintf(defaultRoutes, b.upstream.server.URL), options...)
 	return other
 }
