@@ -105,14 +105,16 @@ func TestMigratingAtTheSameTimeIsDoneOnce(t *testing.T) {
 		version int64
 		err     error
 	}
-	results := make(chan result)
+	results, start := make(chan result), make(chan struct{})
 	const processes = 4
 	for range processes {
 		go func() {
+			<-start
 			v, err := migrations.Up(t.Context(), url)
 			results <- result{v, err}
 		}()
 	}
+	close(start)
 	for range processes {
 		r := <-results
 		require.NoError(t, r.err)
