@@ -28,6 +28,7 @@ type cli struct {
 	Intake    intakeCmd    `cmd:"" help:"Orders taken in over HTTP, directly and through the gate, against pgbench."`
 	Pipeline  pipelineCmd  `cmd:"" help:"Orders from post to completed, against pgbench, a textbook design and River's defaults."`
 	Flashsale flashsaleCmd `cmd:"" help:"Many orders for few units, taken in by several processes: none oversold, none out of turn, and how fast."`
+	Snapshot  snapshotCmd  `cmd:"" help:"The pipeline under half of its load while a transaction keeps an old snapshot, and how its backlog drains."`
 	Sell      sellCmd      `cmd:"" hidden:"" help:"One process of a flash sale."`
 }
 
