@@ -24,11 +24,13 @@ const (
 // settings keep a private server small, since one runs for each package that is
 // tested, and quiet: nothing but the tests' own sessions is at work in it.
 var settings = map[string]string{
-	"autovacuum":      "off",
-	"max_wal_senders": "0",
-	"max_wal_size":    "256MB",
-	"shared_buffers":  "32MB",
-	"wal_level":       "minimal",
+	"autovacuum": "off",
+	// In the data directory, so that a server that is killed leaves nothing elsewhere.
+	"dynamic_shared_memory_type": "mmap",
+	"max_wal_senders":            "0",
+	"max_wal_size":               "256MB",
+	"shared_buffers":             "32MB",
+	"wal_level":                  "minimal",
 }
 
 // privateServer is the embedded server of this process.
