@@ -7,12 +7,13 @@ const (
 	QueueInventory   = "inventory"
 	QueuePayment     = "payment"
 	QueueShipping    = "shipping"
+	QueueTracking    = "tracking" // worked wherever shipping is
 	QueueMaintenance = "maintenance"
 )
 
 // Queues lists every queue.
 func Queues() []string {
-	return []string{QueueInventory, QueuePayment, QueueShipping, QueueMaintenance}
+	return []string{QueueInventory, QueuePayment, QueueShipping, QueueTracking, QueueMaintenance}
 }
 
 // Job is the argument of a job: ids and nothing else, since what they stand for may have changed by the time it runs. Kind is the
@@ -79,7 +80,7 @@ func (PaymentJob) Queue() string { return QueuePayment }
 func (ShipOrderJob) Queue() string { return QueueShipping }
 
 // Queue is the queue that the job is worked in.
-func (TrackShipmentJob) Queue() string { return QueueShipping }
+func (TrackShipmentJob) Queue() string { return QueueTracking }
 
 // Queue is the queue that the job is worked in.
 func (CancelShipmentJob) Queue() string { return QueueShipping }

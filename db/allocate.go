@@ -106,7 +106,7 @@ func lockQueue(ctx context.Context, q *dbsqlc.Queries, late []uuid.UUID, allocat
 	orders := make(map[uuid.UUID]*millrace.Order, len(rows))
 	queue := make([]*millrace.Order, 0, len(rows))
 	for _, r := range rows {
-		o, err := orderOf(r)
+		o, err := orderOf(r, 0)
 		if err != nil {
 			return nil, err
 		}

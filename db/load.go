@@ -18,7 +18,8 @@ const (
 	withTransactions
 	withReservations
 	withShipment
-	everything = withLines | withTransactions | withReservations | withShipment
+	withAddress
+	everything = withAddress | withLines | withTransactions | withReservations | withShipment
 )
 
 // lockMode says whether orders are read to be changed.
@@ -43,7 +44,7 @@ func loadOrders(ctx context.Context, c dbsqlc.DBTX, ids []uuid.UUID, p parts, lo
 	}
 	orders := make(map[uuid.UUID]*millrace.Order, len(rows))
 	for _, r := range rows {
-		if orders[r.ID], err = orderOf(r); err != nil {
+		if orders[r.ID], err = orderOf(r, p); err != nil {
 			return nil, err
 		}
 	}
@@ -105,10 +106,13 @@ func loadParts(ctx context.Context, q *dbsqlc.Queries, orders map[uuid.UUID]*mil
 	return nil
 }
 
-func orderOf(r dbsqlc.Order) (*millrace.Order, error) {
-	shipTo, err := parseAddress(r.ShipTo)
-	if err != nil {
-		return nil, fmt.Errorf("read the address of order %s: %w", r.ID, err)
+func orderOf(r dbsqlc.Order, p parts) (*millrace.Order, error) {
+	var shipTo *millrace.Address
+	if p&withAddress != 0 {
+		var err error
+		if shipTo, err = parseAddress(r.ShipTo); err != nil {
+			return nil, fmt.Errorf("read the address of order %s: %w", r.ID, err)
+		}
 	}
 	return &millrace.Order{ID: r.ID, CustomerID: r.CustomerID, ReceivedSeq: r.ReceivedSeq, Status: r.Status, PaymentStatus: r.PaymentStatus,
 		FulfillmentStatus: r.FulfillmentStatus, Version: r.Version, Currency: r.Currency, TotalMinor: r.TotalMinor,

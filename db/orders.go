@@ -31,7 +31,7 @@ func (s *Store) WorkOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, e
 }
 
 func (s *Store) flushReads(ctx context.Context, ids []uuid.UUID) ([]group.Outcome[*millrace.Order], error) {
-	orders, err := loadOrders(ctx, s.pool, ids, withTransactions|withReservations|withShipment, forReading)
+	orders, err := loadOrders(ctx, s.pool, ids, withAddress|withTransactions|withReservations|withShipment, forReading)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (s *Store) ListOrders(ctx context.Context, f OrderFilter) (orders []*millra
 	byID := make(map[uuid.UUID]*millrace.Order, len(rows))
 	orders = make([]*millrace.Order, len(rows))
 	for i, r := range rows {
-		if orders[i], err = orderOf(r); err != nil {
+		if orders[i], err = orderOf(r, withAddress); err != nil {
 			return nil, false, translate(err)
 		}
 		byID[r.ID] = orders[i]

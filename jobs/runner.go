@@ -37,7 +37,7 @@ type Config struct {
 	CheckEvery    time.Duration // between questions about a buyer or a parcel (default 15 s)
 	SweepEvery    time.Duration // between sweeps (default 1 min)
 	KeepKeys      time.Duration // how long idempotency keys are kept (default 7 days)
-	KeepJobs      time.Duration // how long completed jobs are kept (default 1 h)
+	KeepJobs      time.Duration // how long completed jobs are kept (default 10 min)
 	PollOnly      bool          // do without LISTEN, behind a pooler for instance
 	// Around, if set, runs each try of a job: it calls run and returns its error.
 	Around func(ctx context.Context, job *rivertype.JobRow, run func(context.Context) error) error
@@ -74,7 +74,7 @@ func New(c Config) (*Runner, error) {
 	c.CheckEvery = cmp.Or(c.CheckEvery, 15*time.Second)
 	c.SweepEvery = cmp.Or(c.SweepEvery, time.Minute)
 	c.KeepKeys = cmp.Or(c.KeepKeys, 7*24*time.Hour)
-	c.KeepJobs = cmp.Or(c.KeepJobs, time.Hour)
+	c.KeepJobs = cmp.Or(c.KeepJobs, 10*time.Minute)
 	if c.CallTimeout >= jobTimeout {
 		return nil, fmt.Errorf("a call to a provider may take less than %s: %s is too long", jobTimeout, c.CallTimeout)
 	}
@@ -98,6 +98,7 @@ func New(c Config) (*Runner, error) {
 		FetchPollInterval:           c.PollInterval,
 		PollOnly:                    c.PollOnly,
 		CompletedJobRetentionPeriod: c.KeepJobs,
+		ReindexerIndexNames:         reindexed(),
 		PeriodicJobs: []*river.PeriodicJob{river.NewPeriodicJob(river.PeriodicInterval(c.SweepEvery),
 			func() (river.JobArgs, *river.InsertOpts) {
 				j := millrace.SweepJob{}
@@ -110,12 +111,22 @@ func New(c Config) (*Runner, error) {
 	return r, nil
 }
 
+// reindexed are River's indexes less those that our migrations drop.
+func reindexed() []string {
+	return slices.DeleteFunc(river.ReindexerIndexNamesDefault(), func(name string) bool {
+		return name == "river_job_args_index" || name == "river_job_metadata_index"
+	})
+}
+
 func queueConfig(c Config) (map[string]river.QueueConfig, error) {
 	queues := map[string]river.QueueConfig{millrace.QueueMaintenance: {MaxWorkers: 1, FetchPollInterval: time.Second}}
 	for _, q := range c.Queues {
 		switch {
 		case !slices.Contains(millrace.Queues(), q):
 			return nil, fmt.Errorf("there is no queue %q: choose from %v", q, millrace.Queues())
+		case q == millrace.QueueShipping:
+			queues[millrace.QueueTracking] = river.QueueConfig{MaxWorkers: c.Workers}
+			fallthrough
 		case q != millrace.QueueMaintenance:
 			queues[q] = river.QueueConfig{MaxWorkers: c.Workers}
 		}

@@ -21,6 +21,7 @@ type jobFlags struct {
 	PollInterval  time.Duration `default:"100ms" env:"MILLRACE_POLL_INTERVAL" help:"Time between looks for jobs that no notification announced."`
 	CallTimeout   time.Duration `default:"8s" env:"MILLRACE_CALL_TIMEOUT" help:"Limit of one call to a provider; less than 12s."`
 	CheckEvery    time.Duration `default:"15s" env:"MILLRACE_CHECK_EVERY" help:"Time between questions about a buyer or a parcel."`
+	KeepJobs      time.Duration `default:"10m" env:"MILLRACE_KEEP_JOBS" help:"How long completed jobs can be seen in River UI."`
 	QueueConns    int32         `default:"8" env:"MILLRACE_QUEUE_CONNS" help:"Connections for fetching and finishing jobs."`
 }
 
@@ -86,7 +87,7 @@ func work(ctx context.Context, n *node, f jobFlags, p providerFlags, providers *
 	}
 	runner, err := jobs.New(jobs.Config{Pool: pool, Store: n.store, Gateway: providers.Gateway(), Carrier: providers.Carrier(),
 		Warehouse: warehouse, Logger: n.log, Queues: f.Queues, Workers: f.Workers, FetchCooldown: f.FetchCooldown,
-		PollInterval: f.PollInterval, CallTimeout: f.CallTimeout, CheckEvery: f.CheckEvery, PollOnly: pollOnly, Observe: n.metrics.observeJob})
+		PollInterval: f.PollInterval, KeepJobs: f.KeepJobs, CallTimeout: f.CallTimeout, CheckEvery: f.CheckEvery, PollOnly: pollOnly, Observe: n.metrics.observeJob})
 	if err != nil {
 		return err
 	}
