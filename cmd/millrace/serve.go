@@ -162,6 +162,9 @@ func identityOf(v *identity.Verifier) func(*http.Request) (millrace.Principal, e
 			return millrace.Principal{}, millrace.Errorf(millrace.CodeUnauthorized, "Log in, or send an API key.")
 		}
 		claims, err := v.Verify(r.Context(), token)
+		if errors.Is(err, identity.ErrUnavailable) {
+			return millrace.Principal{}, millrace.WrapError(millrace.CodeUnavailable, err, "Who you are cannot be checked right now: try again.")
+		}
 		if err != nil {
 			return millrace.Principal{}, millrace.WrapError(millrace.CodeUnauthorized, err, "The identity of this request is not valid.")
 		}
