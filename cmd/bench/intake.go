@@ -107,7 +107,7 @@ func (c *intakeCmd) directly(ctx context.Context, b *bed, identities *issuer, ro
 	b.step("round %d: directly, ten times as much", round+1)
 	over := load{addr: s.addr, conns: c.OverloadConns, rate: 10 * m.max.perSecond(), patience: time.Second, warm: 2 * time.Second, time: c.Time, request: post}
 	over.during = func(ctx context.Context) (err error) {
-		m.overUsage, err = watch(ctx, nil, c.Time, map[string][]int{"server": {s.pid()}})
+		m.overUsage, err = usageOver(ctx, nil, c.Time, map[string][]int{"server": {s.pid()}})
 		return err
 	}
 	m.over, err = over.run(ctx)
@@ -153,7 +153,7 @@ func (c *intakeCmd) measureAt(ctx context.Context, b *bed, databaseURL string, s
 		if g != nil {
 			pids["gate"] = []int{g.pid()}
 		}
-		m.usage, err = watch(ctx, pool, c.Time, pids)
+		m.usage, err = usageOver(ctx, pool, c.Time, pids)
 		return err
 	}
 	if c.Profile != "" && last {
@@ -231,8 +231,8 @@ func (u usage) growth() float64 {
 	return median(u.memory[len(u.memory)-n:]) / median(u.memory[:n])
 }
 
-// watch measures processes, by name, and the WAL written for a time. pool may be nil.
-func watch(ctx context.Context, pool *pgxpool.Pool, d time.Duration, pids map[string][]int) (usage, error) {
+// usageOver measures processes, by name, and the WAL written for a time. pool may be nil.
+func usageOver(ctx context.Context, pool *pgxpool.Pool, d time.Duration, pids map[string][]int) (usage, error) {
 	u := usage{cpu: map[string]time.Duration{}}
 	read := func(sign time.Duration) error {
 		for name, p := range pids {
