@@ -700,6 +700,17 @@ func TestTheCacheForgetsAndDoesNotMixUp(t *testing.T) {
 	if loads != 3 {
 		t.Errorf("%d loads after one was forgotten", loads)
 	}
+	now = now.Add(cacheRenew) // nobody waits, but it is loaded anew
+	for range 3 {
+		if _, err := c.get(t.Context(), z, load); err != nil {
+			t.Fatal(err)
+		}
+		c.close()
+	}
+	if loads != 4 {
+		t.Errorf("%d loads after one was due", loads)
+	}
+	loads = 3
 	now = now.Add(cacheTTL)
 	_, _ = c.get(t.Context(), a, load)
 	if loads != 4 {

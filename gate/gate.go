@@ -175,6 +175,7 @@ func (g *Gate) Close() {
 		g.streams.endAll(endDrain)
 		g.transport.CloseIdleConnections()
 		g.oidc.http.CloseIdleConnections()
+		g.cache.close()
 		g.store.Close()
 	})
 }

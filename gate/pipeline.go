@@ -49,11 +49,12 @@ func exchangeOf(ctx context.Context) *exchange {
 type routing struct {
 	table    *Routes
 	limiters map[*Route]*limiter
-	proxy    http.Handler
+	plain    http.Handler // for routes without streams
+	streamed http.Handler
 }
 
 func (g *Gate) newRouting(t *Routes) *routing {
-	rt := &routing{table: t, limiters: map[*Route]*limiter{}, proxy: g.newProxy()}
+	rt := &routing{table: t, limiters: map[*Route]*limiter{}, plain: g.newProxy(false), streamed: g.newProxy(true)}
 	for i := range t.Routes {
 		if r := &t.Routes[i]; r.Rate != nil {
 			rt.limiters[r] = newLimiter("route", *r.Rate)
@@ -263,7 +264,11 @@ func (x *exchange) forward() *denial {
 		x.body = newTimedBody(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, int64(x.route.MaxBody)), x.w.control, timeout)
 		x.r.Body = x.body
 	}
-	x.gate.routes.Load().proxy.ServeHTTP(x.w, x.r.WithContext(ctx))
+	proxy := x.gate.routes.Load().plain
+	if x.route.Stream {
+		proxy = x.gate.routes.Load().streamed
+	}
+	proxy.ServeHTTP(x.w, x.r.WithContext(ctx))
 	return nil
 }
 

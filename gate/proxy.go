@@ -26,20 +26,25 @@ func newTransport() *http.Transport {
 		IdleConnTimeout:        60 * time.Second,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true, // bodies pass as they are
-		ReadBufferSize:         4 << 10,
-		WriteBufferSize:        4 << 10,
+		DisableCompression:     true,    // bodies pass as they are
+		ReadBufferSize:         2 << 10, // kept for as long as a stream is open
+		WriteBufferSize:        2 << 10,
 	}
 }
 
-// newProxy returns the handler that passes an admitted request on to its route's upstream.
-func (g *Gate) newProxy() http.Handler {
+// newProxy returns the handler that passes an admitted request on to its route's upstream. A route for streams keeps a buffer
+// for each open one, and so gets small ones.
+func (g *Gate) newProxy(streams bool) http.Handler {
+	size := 32 << 10
+	if streams {
+		size = 4 << 10
+	}
 	return &httputil.ReverseProxy{
 		Rewrite:        g.rewrite,
 		ModifyResponse: g.modifyResponse,
 		ErrorHandler:   g.proxyFailed,
 		Transport:      g.transport, // answers of unknown length, streams above all, are flushed at once
-		BufferPool:     &bufferPool{},
+		BufferPool:     newBufferPool(size),
 		ErrorLog:       slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 }
@@ -118,23 +123,16 @@ func (g *Gate) proxyFailed(_ http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// bufferPool lends the buffers that bodies are copied through. They are small because an idle stream keeps one.
+// bufferPool lends the buffers that bodies are copied through.
 type bufferPool struct{ pool sync.Pool }
 
-const bufferSize = 8 << 10
-
-func (p *bufferPool) Get() []byte {
-	if b, ok := p.pool.Get().(*[bufferSize]byte); ok {
-		return b[:]
-	}
-	return make([]byte, bufferSize)
+func newBufferPool(size int) *bufferPool {
+	return &bufferPool{sync.Pool{New: func() any { b := make([]byte, size); return &b }}}
 }
 
-func (p *bufferPool) Put(b []byte) {
-	if len(b) == bufferSize {
-		p.pool.Put((*[bufferSize]byte)(b))
-	}
-}
+func (p *bufferPool) Get() []byte { return *p.pool.Get().(*[]byte) }
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }
 
 // onlyWebSocket drops requests for any other upgrade than to a WebSocket, and that too where the route does not stream: a
 // connection upgraded to HTTP/2 without TLS would carry further requests past the gate.
