@@ -132,7 +132,7 @@ func (f *asset) serve(rw http.ResponseWriter, r *http.Request, caching string) {
 	h.Set("Content-Type", f.contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if r.Method != http.MethodHead {
-		_, _ = rw.Write(body) // a client that went away cannot be told
+		_, _ = rw.Write(body) //nolint:gosec // G705: embedded files; and a client that went away cannot be told
 	}
 }
 

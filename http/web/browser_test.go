@@ -176,6 +176,25 @@ func TestATimelineHasNoHoleAfterItsConnectionBroke(t *testing.T) {
 	b.samePageAfterReload(br)
 }
 
+func TestARefusedStreamIsTriedAgainAndAnEndedSessionSaysSo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.place(ada, "TEA-001")
+	b.refuseStreams.Store(true)
+	br := b.browse("ada", "/orders/"+id.String())
+	br.Wait(`document.getElementById("connection").dataset.state === "waiting"`)
+	require.Contains(t, br.Text("#connection"), "trying again in")
+	b.reserve(id)
+	b.refuseStreams.Store(false)
+	br.Wait(connected)
+	entries(br, 2)
+
+	br.Cookie(b.url, "test", "nobody")
+	b.http.CloseClientConnections()
+	br.Wait(`document.getElementById("connection").dataset.state === "ended"`)
+	require.Equal(t, "Log in again to go on", br.Text("#connection"))
+}
+
 func TestTheBuyerIsSentToTheirBankAndMayCancelInstead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -213,19 +232,19 @@ func TestOperatorsReleaseAndRefundFromTheirPage(t *testing.T) {
 	br := b.browse("olga", "/admin/")
 	br.Wait(connected)
 	require.Equal(t, []string{"no rate"}, br.Texts(`tr[data-held] .what`))
-	br.Click(fmt.Sprintf(`tr[data-held="%s"] [data-action="release"]`, held))
+	br.Click(fmt.Sprintf(`tr[data-held=%q] [data-action="release"]`, held))
 	br.Wait(`!document.querySelector("tr[data-held]")`)
 	o, err := b.store.FindOrder(t.Context(), held)
 	require.NoError(t, err)
 	require.NotEqual(t, millrace.OrderOnHold, o.Status)
 
 	br.Wait(connected)
-	br.Click(fmt.Sprintf(`tr[data-order="%s"] [data-action="refunds"]`, paid))
+	br.Click(fmt.Sprintf(`tr[data-order=%q] [data-action="refunds"]`, paid))
 	br.Fill("#refund-amount", "12.345")
 	br.Click(`#refund-dialog [value="confirm"]`)
 	br.Wait(`document.querySelector("[data-action-error]").checkVisibility()`)
 	require.Contains(t, br.Text("[data-action-error]"), "at most 2 decimal digits")
-	br.Click(fmt.Sprintf(`tr[data-order="%s"] [data-action="refunds"]`, paid))
+	br.Click(fmt.Sprintf(`tr[data-order=%q] [data-action="refunds"]`, paid))
 	br.Fill("#refund-amount", "12.5")
 	browsertest.Evaluate[any](br, `window.beforeRefund = true`)
 	br.Click(`#refund-dialog [value="confirm"]`)
@@ -239,7 +258,7 @@ func TestOperatorsReleaseAndRefundFromTheirPage(t *testing.T) {
 	// What happens meanwhile shows without a reload.
 	br.Wait(connected)
 	b.ship(paid)
-	br.Wait(fmt.Sprintf(`document.querySelector('tr[data-order="%s"] [data-fulfillment]').innerText === "Shipped"`, paid))
+	br.Wait(fmt.Sprintf(`document.querySelector('tr[data-order=%q] [data-fulfillment]').innerText === "Shipped"`, paid))
 	b.place(bob, "TEA-001")
 	br.Wait(`document.getElementById("news").checkVisibility()`)
 	br.RequireOnly(b.url)
@@ -308,4 +327,38 @@ func TestAnOrderIsPlacedByKeyboardAlone(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, orders, 1)
 	require.EqualValues(t, 2, orders[0].Lines[0].Quantity)
+}
+
+func TestEverySetbackShowsLiveAsItDoesAfterwards(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	br := browsertest.New(t)
+	for _, who := range []string{"ada", "olga"} {
+		br.Cookie(b.url, "test", who)
+		id := b.place(ada, "TEA-001")
+		br.Open(b.url + "/orders/" + id.String())
+		br.Wait(connected)
+		_, err := b.store.HoldOrder(t.Context(), id, "looks_like_fraud", "operator:test")
+		require.NoError(t, err)
+		entries(br, 2)
+		require.Equal(t, who == "olga", strings.Contains(br.Text("#held")+br.Text("#timeline"), "looks like fraud"), "why is for operators")
+		b.samePageAfterReload(br)
+		br.Wait(connected)
+		_, err = b.store.ReleaseOrder(t.Context(), id, "operator:test")
+		require.NoError(t, err)
+		b.reserve(id)
+		b.pay(id, millrace.PaymentResult{Outcome: millrace.OutcomeDeclined, Code: "insufficient_funds"})
+		entries(br, 6)
+		require.Equal(t, "The bank says: insufficient funds.", br.Texts("#timeline .detail")[len(br.Texts("#timeline .detail"))-2])
+		b.samePageAfterReload(br)
+
+		id = b.place(ada, "GONE-000")
+		br.Open(b.url + "/orders/" + id.String())
+		br.Wait(connected)
+		b.reserve(id)
+		entries(br, 3)
+		require.Equal(t, "Reason: out of stock", br.Text("#timeline li:last-child .detail"))
+		b.samePageAfterReload(br)
+	}
+	br.RequireOnly(b.url)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/apiframe/apiendpoint"
@@ -56,13 +55,17 @@ func (e *endpoints) MountEndpoints(a *baseservice.Archetype, l *slog.Logger, mux
 
 // run runs the services until ctx ends, and waits for them.
 func (u *riverUI) run(ctx context.Context) error {
-	var stopping sync.WaitGroup
-	defer stopping.Wait()
+	var started []startstop.Service
+	defer func() {
+		for _, s := range started {
+			s.Stop() // which waits
+		}
+	}()
 	for _, s := range u.services {
 		if err := s.Start(ctx); err != nil {
 			return fmt.Errorf("start River UI: %w", err)
 		}
-		defer stopping.Go(s.Stop)
+		started = append(started, s)
 	}
 	<-ctx.Done()
 	return nil

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,7 +47,9 @@ type testBundle struct {
 
 	// loseAnswers counts how many answers to orders are still to be lost on their way back.
 	loseAnswers atomic.Int32
-	keys        struct {
+	// refuseStreams has streams answered with 503, as by a node that has its fill.
+	refuseStreams atomic.Bool
+	keys          struct {
 		sync.Mutex
 		seen []string
 	}
@@ -114,9 +117,13 @@ func identify(r *http.Request) (millrace.Principal, error) {
 	return millrace.Principal{}, millrace.Errorf(millrace.CodeUnauthorized, "Log in.")
 }
 
-// unreliable loses answers to orders after they were placed, and notes the keys that they came with.
+// unreliable refuses streams, loses answers to orders after they were placed, and notes the keys that those came with.
 func (b *testBundle) unreliable(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if b.refuseStreams.Load() && strings.HasSuffix(r.URL.Path, "/stream") {
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+			return
+		}
 		if r.Method != http.MethodPost || r.URL.Path != "/v1/orders" {
 			next.ServeHTTP(w, r)
 			return

@@ -62,9 +62,10 @@ func New(t testing.TB) *Browser {
 	}
 	running <- struct{}{}
 	t.Cleanup(func() { <-running })
-	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(path), chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()))
-	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // it refuses to run as root
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(path), chromedp.DisableGPU)
+	if os.Geteuid() == 0 || os.Getenv("CI") != "" {
+		// The sandbox refuses root, and needs what containers often lack. The pages are our own.
+		options = append(options, chromedp.NoSandbox)
 	}
 	b := &Browser{t: t}
 	ctx, stop := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
