@@ -47,6 +47,8 @@ type mode struct {
 	name     string
 	textbook bool // groups of one, the job completed and the change notified in the step's own transaction
 	jobs     jobs.Config
+	// committed, if set, is told of each change of an order right after its commit. It is not for the textbook.
+	committed func(orderID uuid.UUID)
 }
 
 func millraceMode() mode { return mode{name: "millrace"} }
@@ -89,6 +91,12 @@ func (m mode) start(ctx context.Context, databaseURL string) (p *pipeline, err e
 			return p, err
 		}
 		config.Ring = p.bell.Ring
+		if m.committed != nil {
+			config.Ring = func(orderID, customerID uuid.UUID) {
+				m.committed(orderID)
+				p.bell.Ring(orderID, customerID)
+			}
+		}
 	}
 	if p.store, err = db.NewStore(config); err != nil {
 		return p, err
