@@ -170,3 +170,14 @@ func eventTypes(t testing.TB, c *client, id string) (types []string) {
 	}
 	return types
 }
+
+func TestWithoutListenPollingDoesAllOfIt(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	d := startDev(t, dir, "--poll-only")
+	id := d.customer().place(t, "one", orderBody("pm_ok", "GB", "TEA-001"))
+	require.Equal(t, happyPath, typesOf(t, d.watch(t, id)))
+	a := newAudit(t, d.DatabaseURL)
+	require.Zero(t, a.count(`SELECT count(*) FROM pg_stat_activity WHERE query ILIKE 'listen%' AND datname = 'millrace'`), "nobody listens")
+	require.NoError(t, d.terminate())
+}
