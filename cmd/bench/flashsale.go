@@ -201,11 +201,11 @@ func judge(ctx context.Context, pool *pgxpool.Pool, attempts []attempt, units in
 	first, last := attempts[0].posted, int64(0)
 	for i := range attempts {
 		a := &attempts[i]
-		decided := false
-		if a.got, decided = decisions[a.id]; !decided {
+		got, decided := decisions[a.id]
+		if !decided {
 			return s, fmt.Errorf("order %s was acknowledged and never offered stock", a.id)
 		}
-		if a.got {
+		if a.got = got; got {
 			s.sold++
 		}
 		first, last = min(first, a.posted), max(last, a.acknowledged)

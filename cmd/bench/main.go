@@ -27,8 +27,11 @@ func main() {
 type cli struct {
 	Intake    intakeCmd    `cmd:"" help:"Orders taken in over HTTP, directly and through the gate, against pgbench."`
 	Pipeline  pipelineCmd  `cmd:"" help:"Orders from post to completed, against pgbench, a textbook design and River's defaults."`
+	Live      liveCmd      `cmd:"" help:"Live streams: what idle ones cost, how soon and how many events arrive, and what stalled readers do to others."`
 	Flashsale flashsaleCmd `cmd:"" help:"Many orders for few units, taken in by several processes: none oversold, none out of turn, and how fast."`
+	Growth    growthCmd    `cmd:"" help:"Orders taken in, worked off and listed with millions stored, against an empty database."`
 	Snapshot  snapshotCmd  `cmd:"" help:"The pipeline under half of its load while a transaction keeps an old snapshot, and how its backlog drains."`
+	Results   resultsCmd   `cmd:"" help:"Make the page of results, with its charts, of what the others printed with --json."`
 	Sell      sellCmd      `cmd:"" hidden:"" help:"One process of a flash sale."`
 }
 

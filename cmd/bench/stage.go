@@ -241,9 +241,7 @@ func (s *stage) changeOne(ctx context.Context, order, watchers int) error {
 	if !until(ctx, func() bool { return slowest() > 0 }) {
 		return nil
 	}
-	if err := sleep(ctx, time.Second); err != nil {
-		return nil
-	}
+	_ = sleep(ctx, time.Second) // its end is seen below
 	for sent := slowest(); ; sent++ {
 		if !until(ctx, func() bool { return sent-slowest() < ahead }) {
 			return nil

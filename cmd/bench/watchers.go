@@ -120,7 +120,7 @@ func readHead(in *bufio.Reader) error {
 	}
 	ok := bytes.HasPrefix(status, []byte("HTTP/1.1 200 "))
 	what := string(bytes.TrimSpace(status))
-	for n := 0; n < maxHeader; n++ {
+	for range maxHeader {
 		line, err := in.ReadSlice('\n')
 		if err != nil {
 			return err
