@@ -222,7 +222,7 @@ func (o *Order) SettleShipment(r LabelResult, carrier string, at time.Time, acto
 	sh.TrackingNumber, sh.LabelURL = r.TrackingNumber, r.LabelURL
 	o.changes.shipment = true
 	if o.Status.Final() {
-		o.enqueueNext()
+		o.enqueue(CancelShipmentJob{OrderID: o.ID})
 		return nil
 	}
 	o.consumeStock()
