@@ -96,7 +96,7 @@ func (p *process) ready(ctx context.Context, url string) error {
 		}
 		select {
 		case <-p.ended:
-			return fmt.Errorf("%s ended at its start: %w:\n%s", p.name, errors.Join(p.err), &p.output)
+			return fmt.Errorf("%s ended at its start (%v):\n%s", p.name, p.cmd.ProcessState, &p.output)
 		case <-ctx.Done():
 			return fmt.Errorf("%s does not get ready: %w:\n%s", p.name, ctx.Err(), &p.output)
 		case <-time.After(20 * time.Millisecond):
@@ -110,6 +110,7 @@ func fetch(ctx context.Context, url string) (int, []byte, error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	r.Close = true // one request is all
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return 0, nil, err
