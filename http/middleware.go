@@ -67,7 +67,8 @@ func (s *Server) observe(next http.Handler) http.Handler {
 func (s *Server) log(r *http.Request, x *exchange, status int, took time.Duration) {
 	level := slog.LevelDebug
 	switch {
-	case x.err != nil && status == http.StatusServiceUnavailable:
+	case millrace.ErrorCode(x.err) == millrace.CodeBusy: // who is overloaded has no time to say so each time; the metrics do
+	case status == http.StatusServiceUnavailable:
 		level = slog.LevelWarn
 	case status >= http.StatusInternalServerError:
 		level = slog.LevelError

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -48,7 +49,7 @@ type Server struct {
 	api     huma.API
 	metrics *metrics
 	handler http.Handler
-	access  []rule
+	extra   *http.ServeMux // Config.Extra alone
 	spec    spec
 }
 
@@ -67,7 +68,7 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, mux: http.NewServeMux(), metrics: m, access: accessRules(c.Extra)}
+	s := &Server{config: c, mux: http.NewServeMux(), metrics: m, extra: http.NewServeMux()}
 	s.api = newAPI(s.mux, c.Version)
 	s.registerOrders()
 	s.registerCommands()
@@ -81,11 +82,10 @@ func NewServer(c Config) (*Server, error) {
 	}
 	s.spec.register(s.mux)
 	for pattern, h := range c.Extra {
-		s.mux.Handle(pattern, h)
+		s.mux.Handle(pattern, named(pattern, h))
+		s.extra.Handle(pattern, h)
 	}
-	if c.Web != nil {
-		s.mux.Handle("/", c.Web)
-	}
+	s.mux.HandleFunc("/", s.fallback)
 	s.handler = s.observe(protect(canonical(s.authenticate(http.HandlerFunc(s.route)))))
 	return s, nil
 }
@@ -96,108 +96,91 @@ func (s *Server) Handler() http.Handler { return s.handler }
 // OpenAPI is the document that describes the API, as JSON.
 func (s *Server) OpenAPI() []byte { return slices.Clone(s.spec.json) }
 
-// route hands a request to what its path names. What ServeMux would answer in plain text is a problem.
+// route hands a request to what its path names.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r.Context())
-	h, pattern := s.mux.Handler(r)
-	if pattern == "" || strings.HasPrefix(r.URL.Path, "/v1/") && pattern == "/" {
-		s.unrouted(w, r, h, pattern)
-		return
-	}
-	defer func() { x.route = pattern }() // deferred, since a handler's own mux sets r.Pattern, not the route
+	defer func() { x.route = cmp.Or(x.route, r.Pattern) }() // deferred, so that a panic has its route
 	s.mux.ServeHTTP(w, r)
 }
 
-// unrouted answers what no pattern names: 405 where another method would do, else 404.
-func (s *Server) unrouted(w http.ResponseWriter, r *http.Request, h http.Handler, pattern string) {
-	said := &said{header: make(http.Header)}
-	if pattern == "" {
-		h.ServeHTTP(said, r)
-	} else if allowed := s.methodsOf(r); len(allowed) > 0 {
-		said.status = http.StatusMethodNotAllowed
-		said.header.Set("Allow", strings.Join(allowed, ", "))
-	}
-	if said.status == http.StatusMethodNotAllowed {
-		allowed := said.header.Get("Allow")
-		w.Header().Set("Allow", allowed)
-		WriteError(w, r, millrace.Errorf(codeNotAllowed, "%s is not possible here: use %s.", r.Method, allowed))
-		return
-	}
-	WriteError(w, r, millrace.Errorf(millrace.CodeNotFound, "There is nothing at this path: see /openapi.json for what there is."))
+// named makes h the handler of a pattern that is its route, whatever patterns a mux of its own finds below it.
+func named(pattern string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		exchangeOf(r.Context()).route = pattern
+		h.ServeHTTP(w, r)
+	})
 }
 
-// methodsOf are the methods that the API has for a path. ServeMux does not say where the pages' pattern, which takes all paths and
-// methods, takes this one.
+// fallback takes what no pattern names: the pages' paths, and what is nowhere. ServeMux would answer the latter in plain text.
+func (s *Server) fallback(w http.ResponseWriter, r *http.Request) {
+	allowed := s.methodsOf(r)
+	below := strings.HasPrefix(r.URL.Path, "/v1/")
+	if s.config.Web != nil && !below && len(allowed) == 0 {
+		named("/", s.config.Web).ServeHTTP(w, r)
+		return
+	}
+	exchangeOf(r.Context()).route = "none"
+	if len(allowed) == 0 {
+		WriteError(w, r, millrace.Errorf(millrace.CodeNotFound, "There is nothing at this path: see /openapi.json for what there is."))
+		return
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	WriteError(w, r, millrace.Errorf(codeNotAllowed, "%s is not possible here: use %s.", r.Method, strings.Join(allowed, " or ")))
+}
+
+// methodsOf are the methods by which a path has a pattern of its own.
 func (s *Server) methodsOf(r *http.Request) []string {
 	var allowed []string
+	probe := *r
 	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
-		other := r.Clone(r.Context())
-		other.Method = method
-		if _, pattern := s.mux.Handler(other); strings.HasPrefix(pattern, method+" ") {
+		probe.Method = method
+		if _, pattern := s.mux.Handler(&probe); strings.HasPrefix(pattern, method+" ") {
 			allowed = append(allowed, method)
 		}
 	}
 	return allowed
 }
 
-// said is an answer that goes nowhere.
-type said struct {
-	header http.Header
-	status int
-}
-
-func (s *said) Header() http.Header         { return s.header }
-func (s *said) Write(b []byte) (int, error) { return len(b), nil }
-func (s *said) WriteHeader(status int)      { s.status = status }
-
 // rule opens paths to an audience. The first that matches counts.
 type rule struct {
-	method, path string // any method if ""; a path that ends in "/" stands for all below it
+	method, path string // any method if ""; a path that ends in "*" stands for all below it
 	who          audience
 }
 
-// accessRules is the table of who may reach what, before any handler runs. Operations narrow it; nothing widens it.
-func accessRules(extra map[string]http.Handler) []rule {
-	var rules []rule
-	for pattern := range extra {
-		method, path, found := strings.Cut(pattern, " ")
-		if !found {
-			method, path = "", pattern
-		}
-		if i := strings.IndexByte(path, '{'); i >= 0 {
-			path = path[:i]
-		}
-		rules = append(rules, rule{method, path, public})
-	}
-	return append(rules,
-		rule{"GET", "/v1/products", public},
-		rule{"GET", "/openapi.json", public},
-		rule{"GET", "/openapi.yaml", public},
-		rule{"GET", "/docs", public},
-		rule{"GET", "/docs/", public},
-		rule{"GET", "/assets/", public},
-		rule{"GET", "/favicon.ico", public},
-		rule{"", "/v1/", participants},
-		rule{"", "/orders/", participants},
-		rule{"", "/admin", operators},
-		rule{"", "/admin/", operators},
-	)
+// access is the table of who may reach what, before any handler runs. Operations narrow it; nothing widens it.
+var access = []rule{
+	{"GET", "/", public},
+	{"GET", "/v1/products", public},
+	{"GET", "/openapi.json", public},
+	{"GET", "/openapi.yaml", public},
+	{"GET", "/docs", public},
+	{"GET", "/docs/*", public},
+	{"GET", "/assets/*", public},
+	{"GET", "/favicon.ico", public},
+	{"", "/v1/*", participants},
+	{"", "/orders", participants},
+	{"", "/orders/*", participants},
+	{"", "/admin", operators},
+	{"", "/admin/*", operators},
 }
 
-// audienceOf is whom a request's path is open to. The front page is public; what no rule names needs an identity.
+// audienceOf is whom a request's path is open to. What no rule names needs an identity.
 func (s *Server) audienceOf(r *http.Request) audience {
+	if _, pattern := s.extra.Handler(r); pattern != "" {
+		return public
+	}
 	method := r.Method
 	if method == http.MethodHead {
 		method = http.MethodGet
 	}
-	for _, rule := range s.access {
-		below := strings.HasSuffix(rule.path, "/") && strings.HasPrefix(r.URL.Path, rule.path)
-		if (rule.method == "" || rule.method == method) && (below || r.URL.Path == rule.path) {
+	for _, rule := range access {
+		root, below := strings.CutSuffix(rule.path, "*")
+		if rule.method != "" && rule.method != method {
+			continue
+		}
+		if r.URL.Path == rule.path || below && strings.HasPrefix(r.URL.Path, root) {
 			return rule.who
 		}
-	}
-	if r.URL.Path == "/" && method == http.MethodGet {
-		return public
 	}
 	return signedIn
 }
