@@ -236,7 +236,7 @@ func startGate(t testing.TB, databaseURL string) gateProcess {
 	build, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "millrace/cmd/gate").CombinedOutput()
 	require.NoError(t, err, string(build))
 	routes := filepath.Join(dir, "routes.yaml")
-	require.NoError(t, os.WriteFile(routes, []byte(strings.ReplaceAll(devRoutes, "UPSTREAM", "http://"+g.upstream)), 0o600))
+	require.NoError(t, os.WriteFile(routes, []byte(routesTo(g.upstream)), 0o600))
 	addr := freeAddress(t)
 	g.url = "http://" + addr
 	command := exec.Command(program, "serve", "--addr="+addr, "--config="+routes, "--ops-addr=")

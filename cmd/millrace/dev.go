@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"millrace/cmd/internal/deploy"
 	"millrace/db/embedded"
 	"millrace/gate"
 )
@@ -55,7 +56,7 @@ func (c *devCmd) Run(ctx context.Context, io stdio) (err error) {
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
-	databases, stop, err := c.databases(ctx, io.out, log)
+	databases, stop, err := c.databases(ctx, io.out, io.err)
 	if err != nil {
 		return err
 	}
@@ -130,13 +131,13 @@ func (c *devCmd) serve(ctx context.Context, io stdio, log *slog.Logger, database
 type databases struct{ millrace, gate string }
 
 // databases starts the embedded Postgres, unless another was named, and says how to stop it.
-func (c *devCmd) databases(ctx context.Context, out io.Writer, log *slog.Logger) (databases, func(context.Context) error, error) {
+func (c *devCmd) databases(ctx context.Context, out, errOut io.Writer) (databases, func(context.Context) error, error) {
 	if c.DatabaseURL != "" {
 		return databases{c.DatabaseURL, c.DatabaseURL}, func(context.Context) error { return nil }, nil
 	}
 	p := paintFor(out)
 	fmt.Fprintln(out, p(dim, "Starting Postgres in "+filepath.Join(c.DataDir, "postgres")+" …"))
-	server, err := embedded.Start(ctx, embedded.Config{Dir: filepath.Join(c.DataDir, "postgres"), Logger: log, MaxConnections: 200})
+	server, err := embedded.Start(ctx, embedded.Config{Dir: filepath.Join(c.DataDir, "postgres"), Logger: c.postgresLogger(errOut), MaxConnections: 200})
 	if err != nil {
 		return databases{}, nil, err
 	}
@@ -148,13 +149,22 @@ func (c *devCmd) databases(ctx context.Context, out io.Writer, log *slog.Logger)
 	return databases{server.URL("millrace"), server.URL("gate")}, server.Stop, nil
 }
 
+// postgresLogger is for the server's own log, whose warnings at each start and stop mean nothing to who tries it out.
+func (c *devCmd) postgresLogger(w io.Writer) *slog.Logger {
+	f := c.logFlags
+	if f.LogLevel > slog.LevelInfo {
+		f.LogLevel = slog.LevelError
+	}
+	return f.logger(w)
+}
+
 // openGate makes the gate in front of the API, with one customer and one operator, whose credentials go to dev.json.
 func (c *devCmd) openGate(ctx context.Context, log *slog.Logger, databases databases, url, upstream string) (*devFile, *gate.Gate, error) {
 	secret, err := gate.LoadOrCreateSecret(filepath.Join(c.DataDir, "gate.secret"))
 	if err != nil {
 		return nil, nil, err
 	}
-	routes, err := gate.ParseRoutes([]byte(strings.ReplaceAll(devRoutes, "UPSTREAM", "http://"+upstream)))
+	routes, err := gate.ParseRoutes([]byte(routesTo(upstream)))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -205,27 +215,11 @@ func (c *devCmd) ensureUsers(ctx context.Context, users *gate.Store, databases d
 	return file, nil
 }
 
-// devRoutes is what the gate lets through in front of a dev.
-const devRoutes = `
-upstreams:
-  millrace: {url: "UPSTREAM"}
-routes:
-  - {path: "/{$}", upstream: millrace, allow: [public], methods: [GET]}
-  - {path: /favicon.ico, upstream: millrace, allow: [public], methods: [GET]}
-  - {path: /assets/, upstream: millrace, allow: [public], methods: [GET]}
-  - {path: /docs, upstream: millrace, allow: [public], methods: [GET]}
-  - {path: /docs/, upstream: millrace, allow: [public], methods: [GET]}
-  - {path: /openapi.json, upstream: millrace, allow: [public], methods: [GET]}
-  - {path: /openapi.yaml, upstream: millrace, allow: [public], methods: [GET]}
-  - {path: /v1/products, upstream: millrace, allow: [public], methods: [GET]}
-  - {path: /v1/products, upstream: millrace, allow: [operator], methods: [POST]}
-  - {path: /v1/, upstream: millrace, allow: [customer, operator], stream: true, max_body: 64KiB}
-  - {path: /orders, upstream: millrace, allow: [customer, operator]}
-  - {path: /orders/, upstream: millrace, allow: [customer, operator]}
-  - {path: /admin/, upstream: millrace, allow: [operator], stream: true}
-  - {path: /admin, upstream: millrace, allow: [operator]}
-  - {path: /simulated/, upstream: millrace, allow: [public]}
-`
+// routesTo are the gate's routes with the API at an address, the simulated providers' pages among them.
+func routesTo(upstream string) string {
+	return strings.ReplaceAll(deploy.Routes, deploy.RoutesUpstream, "http://"+upstream) +
+		"\n  - {path: /simulated/, upstream: millrace, allow: [public]}\n"
+}
 
 // greet says where everything is and what to type next.
 func (c *devCmd) greet(out io.Writer, d *devFile, ops string, took time.Duration) {

@@ -2,5 +2,5 @@
 // gate.yaml, the gate's routes to Millrace. Its tests hold compose.yaml and the Dockerfile to what they promise: only the gate
 // is reachable, no secret has a default, nothing runs as root, data outlives the containers, and processes start in order.
 //
-// It is code for no program; nothing imports it.
+// Its only code is Routes, which `millrace dev` gives to its own gate, so that there is one list of routes.
 package deploy
