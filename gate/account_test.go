@@ -41,7 +41,7 @@ func (m *mailbox) next() (to, text, link string) {
 	m.t.Helper()
 	m.seen++
 	var msg smtpmock.Message
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); ; pause(m.t, 5*time.Millisecond) {
 		var whole []smtpmock.Message // a session's last entry may have no content
 		for _, each := range m.server.Messages() {
 			if each.Msg() {

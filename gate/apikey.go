@@ -31,8 +31,8 @@ var keyAlphabet = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPad
 func NewKeyToken() string {
 	var id [10]byte
 	var secret [32]byte
-	rand.Read(id[:])     //nolint:errcheck // never fails since Go 1.24
-	rand.Read(secret[:]) //nolint:errcheck // never fails since Go 1.24
+	rand.Read(id[:])
+	rand.Read(secret[:])
 	return keyPrefix + keyAlphabet.EncodeToString(id[:]) + "_" + keyAlphabet.EncodeToString(secret[:])
 }
 

@@ -226,12 +226,12 @@ func TestAttackCrossSiteWebSocket(t *testing.T) {
 	b.upstream.serve(ticking(t))
 	c := noTimeout(b.loggedIn(customerEmail, customerPassword))
 	for origin, allowed := range map[string]bool{"http://" + b.addr: true, "https://evil.example": false, "null": false} {
-		conn, res, err := websocket.Dial(t.Context(), b.url+"/v1/socket", &websocket.DialOptions{HTTPClient: c, HTTPHeader: http.Header{"Origin": {origin}}})
+		conn, res, err := websocket.Dial(t.Context(), b.url+"/v1/socket", &websocket.DialOptions{HTTPClient: c, HTTPHeader: http.Header{"Origin": {origin}}}) //nolint:bodyclose // a WebSocket has no body
 		if (err == nil) != allowed {
 			t.Errorf("origin %s: %v", origin, err)
 		}
 		if err == nil {
-			conn.CloseNow()
+			_ = conn.CloseNow()
 		} else if res == nil || res.StatusCode != 403 {
 			t.Errorf("origin %s: %+v", origin, res)
 		}
@@ -678,7 +678,7 @@ func TestTheCacheForgetsAndDoesNotMixUp(t *testing.T) {
 	now := time.Now()
 	c.now = func() time.Time { return now }
 	loads := 0
-	load := func(_ context.Context, h credentialHash) (*Principal, error) {
+	load := func(_ context.Context, h credentialHash) (*Principal, error) { //nolint:unparam // the cache wants it so
 		loads++
 		return &Principal{Credential: string(h[:1]), Subject: "u"}, nil
 	}

@@ -104,7 +104,7 @@ func (g *Gate) recheckProviders(ctx context.Context) error {
 			return fmt.Errorf("claim a session to renew: %w", err)
 		}
 		if err := g.recheck(ctx, session.String(), provider, box); err != nil {
-			g.log.Warn("session not renewed at its provider; it will be tried again", "session", session, "provider", provider, "err", err)
+			g.log.WarnContext(ctx, "session not renewed at its provider; it will be tried again", "session", session, "provider", provider, "err", err)
 		}
 	}
 }

@@ -217,7 +217,7 @@ func (g *Gate) every(ctx context.Context, name string, interval time.Duration, t
 			err := task(bounded)
 			cancel()
 			if err != nil && ctx.Err() == nil {
-				g.log.Error("background task failed", "task", name, "err", err)
+				g.log.ErrorContext(ctx, "background task failed", "task", name, "err", err)
 			}
 		}
 	}
@@ -237,7 +237,7 @@ func (g *Gate) listen(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		g.log.Warn("lost the connection that hears of revocations; connecting anew", "err", err)
+		g.log.WarnContext(ctx, "lost the connection that hears of revocations; connecting anew", "err", err)
 		select {
 		case <-ctx.Done():
 			return

@@ -85,7 +85,7 @@ func (q quota) write(h http.Header) {
 		return
 	}
 	window := max(int(q.limiter.per.Seconds()), 1)
-	h.Set("RateLimit-Policy", fmt.Sprintf(`"%s";q=%d;w=%d`, q.limiter.name, q.limiter.requests, window))
+	h.Set("RateLimit-Policy", fmt.Sprintf(`%q;q=%d;w=%d`, q.limiter.name, q.limiter.requests, window))
 	h.Set("RateLimit", `"`+q.limiter.name+`";r=`+strconv.Itoa(q.remaining)+`;t=`+strconv.Itoa(int((q.wait+time.Second-1)/time.Second)))
 }
 

@@ -31,7 +31,7 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 			}
 		}
 		if !l.enter(peer) {
-			conn.Close()
+			_ = conn.Close() // it was never served
 			continue
 		}
 		return &limitedConn{Conn: conn, leave: sync.OnceFunc(func() { l.leave(peer) })}, nil

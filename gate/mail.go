@@ -159,7 +159,7 @@ func (g *Gate) deliverMail(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if err := g.sendMails(ctx); err != nil && ctx.Err() == nil {
-			g.log.Error("background task failed", "task", "send mail", "err", err)
+			g.log.ErrorContext(ctx, "background task failed", "task", "send mail", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -188,7 +188,7 @@ func (g *Gate) sendMails(ctx context.Context) error {
 			return fmt.Errorf("claim a mail: %w", err)
 		}
 		if err := g.sendMail(ctx, purpose, email, box); err != nil {
-			g.log.Warn("mail not sent; it will be tried again", "mail", id, "attempts", attempts, "err", err)
+			g.log.WarnContext(ctx, "mail not sent; it will be tried again", "mail", id, "attempts", attempts, "err", err)
 			continue
 		}
 		if _, err := g.store.pool.Exec(ctx, `DELETE FROM gate.outbox WHERE id = $1`, id); err != nil {
@@ -241,7 +241,7 @@ func (g *Gate) sendMail(ctx context.Context, purpose, email string, box []byte) 
 	}
 	defer func() {
 		if conn != nil {
-			conn.Close()
+			_ = conn.Close() // closed already, if all went well
 		}
 	}()
 	if err := client.DialAndSendWithContext(ctx, msg); err != nil {

@@ -129,7 +129,7 @@ const (
 )
 
 func (c cookieJar) flowCookie(value string, maxAge int) *http.Cookie {
-	cookie := c.cookie(value, maxAge)
+	cookie := c.cookie(value, maxAge) //nolint:gosec // as for the session cookie
 	cookie.Name = strings.TrimSuffix(c.name(), "session") + "oidc"
 	return cookie
 }

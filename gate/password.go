@@ -86,7 +86,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	}
 	defer h.release(time.Now())
 	salt := make([]byte, 16)
-	rand.Read(salt) //nolint:errcheck // never fails since Go 1.24
+	rand.Read(salt)
 	return h.encode(password, salt), nil
 }
 

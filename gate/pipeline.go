@@ -73,7 +73,7 @@ func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		failure := recover()
 		if failure != nil && failure != http.ErrAbortHandler { //nolint:errorlint // it is this very value
-			g.log.Error("panic", "panic", fmt.Sprint(failure), "request_id", x.id)
+			g.log.ErrorContext(r.Context(), "panic", "panic", fmt.Sprint(failure), "request_id", x.id)
 			x.cause = fmt.Errorf("panic: %v", failure)
 		}
 		g.metrics.observe(x, time.Since(started))

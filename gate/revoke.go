@@ -52,7 +52,7 @@ func (s *Store) hear(ctx context.Context, tell func(revocation)) error {
 	if err != nil {
 		return fmt.Errorf("connect to hear of revocations: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // it is lost or no longer wanted
+	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx, `LISTEN `+revocationChannel); err != nil {
 		return fmt.Errorf("listen for revocations: %w", err)
 	}

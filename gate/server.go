@@ -52,10 +52,14 @@ func (g *Gate) ServeTLS(ctx context.Context, ln net.Listener, tlsConfig *tls.Con
 	case err = <-served:
 	case <-ctx.Done():
 		err = g.drain(server)
-		<-served
+		err = errors.Join(err, notClosed(<-served))
 	}
 	stopRun()
-	err = errors.Join(err, <-ran)
+	return errors.Join(notClosed(err), <-ran)
+}
+
+// notClosed leaves out the error that only says that the server was told to stop.
+func notClosed(err error) error {
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

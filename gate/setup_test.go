@@ -77,7 +77,10 @@ routes:
 
 type option func(*Config)
 
-func setup(t testing.TB, options ...option) *bundle { return setupRoutes(t, defaultRoutes, options...) }
+func setup(t testing.TB, options ...option) *bundle {
+	t.Helper()
+	return setupRoutes(t, defaultRoutes, options...)
+}
 
 func setupRoutes(t testing.TB, routesYAML string, options ...option) *bundle {
 	t.Helper()
@@ -249,6 +252,7 @@ type recorder struct {
 }
 
 func newRecorder(t testing.TB) *recorder {
+	t.Helper()
 	r := &recorder{}
 	r.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		r.mu.Lock()

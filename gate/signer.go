@@ -61,7 +61,10 @@ func (k *keyring) current(now time.Time) signingKey {
 
 func newSigner(ctx context.Context, store *Store, v vault, issuer string, rotation time.Duration) (*signer, error) {
 	s := &signer{store: store, vault: v, issuer: issuer, rotation: rotation, now: time.Now}
-	return s, s.refresh(ctx)
+	if err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // refresh makes a new key when one is due, drops those that no valid token can name any more, and loads the rest. Processes

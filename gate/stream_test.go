@@ -22,7 +22,7 @@ func ticking(t *testing.T) http.HandlerFunc {
 				t.Errorf("accept: %v", err)
 				return
 			}
-			defer conn.CloseNow()
+			defer func() { _ = conn.CloseNow() }()
 			for {
 				kind, text, err := conn.Read(r.Context())
 				if err != nil {
@@ -50,8 +50,8 @@ func ticking(t *testing.T) http.HandlerFunc {
 	}
 }
 
-// events opens a stream and waits for its first event. done is closed, with what came last, when the stream ends.
-func (b *bundle) events(c *http.Client, base, path string, headers ...string) (done chan string) {
+// events opens a stream and waits for its first event. The channel gets what came last when the stream ends.
+func (b *bundle) events(c *http.Client, base, path string, headers ...string) chan string {
 	b.Helper()
 	c.Timeout = 0
 	ctx, cancel := context.WithCancel(context.Background())
@@ -63,7 +63,7 @@ func (b *bundle) events(c *http.Client, base, path string, headers ...string) (d
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	res, err := c.Do(req)
+	res, err := c.Do(req) //nolint:bodyclose // closed where it is read
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func (b *bundle) events(c *http.Client, base, path string, headers ...string) (d
 	if _, err := reader.ReadString('\n'); err != nil {
 		b.Fatal(err)
 	}
-	done = make(chan string, 1)
+	done := make(chan string, 1)
 	go func() {
 		defer res.Body.Close()
 		text, err := io.ReadAll(reader)
@@ -99,10 +99,10 @@ func ends(t *testing.T, done chan string) string {
 }
 
 // another is a second gate process on the same database.
-func (b *bundle) another(options ...option) *bundle {
+func (b *bundle) another() *bundle {
 	b.Helper()
 	other := &bundle{TB: b.TB, upstream: b.upstream, databaseURL: b.databaseURL, logs: &syncBuffer{}, customerKey: b.customerKey, operatorKey: b.operatorKey}
-	other.start(fmt.Sprintf(defaultRoutes, b.upstream.server.URL), options...)
+	other.start(fmt.Sprintf(defaultRoutes, b.upstream.server.URL))
 	return other
 }
 
@@ -150,7 +150,7 @@ func TestAttackStreamsEndWithTheirCredential(t *testing.T) {
 	t.Run("a key that expires in flight", func(t *testing.T) {
 		key := b.newKey(NewKey{Email: customerEmail, ExpiresAt: time.Now().Add(time.Second)})
 		done := there.events(b.client(), there.url, "/v1/stream", "Authorization", bearer(key))
-		time.Sleep(time.Second) // its life; the end may then take up to 5 s
+		pause(t, time.Second) // its life; the end may then take up to 5 s
 		ends(t, done)
 		there.get("/v1/a", "Authorization", bearer(key)).want(t, 401, "bad_credential")
 	})
@@ -173,11 +173,11 @@ func TestAttackStreamsEndWithTheirCredential(t *testing.T) {
 	})
 	t.Run("a WebSocket", func(t *testing.T) {
 		c := there.loggedIn(customerEmail, customerPassword)
-		conn, _, err := websocket.Dial(t.Context(), there.url+"/v1/socket", &websocket.DialOptions{HTTPClient: noTimeout(c)})
+		conn, _, err := websocket.Dial(t.Context(), there.url+"/v1/socket", &websocket.DialOptions{HTTPClient: noTimeout(c)}) //nolint:bodyclose // a WebSocket has no body
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.CloseNow()
+		defer func() { _ = conn.CloseNow() }()
 		if err := conn.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
 			t.Fatal(err)
 		}
@@ -193,6 +193,15 @@ func TestAttackStreamsEndWithTheirCredential(t *testing.T) {
 	})
 }
 
+// pause waits between two looks at something that gives no signal.
+func pause(t testing.TB, d time.Duration) {
+	t.Helper()
+	select {
+	case <-t.Context().Done():
+	case <-time.After(d):
+	}
+}
+
 func noTimeout(c *http.Client) *http.Client {
 	c.Timeout = 0
 	return c
@@ -204,7 +213,7 @@ func TestRevocationsAreHeardAgainAfterTheConnectionBroke(t *testing.T) {
 	c := b.loggedIn(customerEmail, customerPassword)
 	b.do(c, "GET", "/v1/a", "").want(t, 200, "")
 	for b.gate.Ready(t.Context()) != nil {
-		time.Sleep(10 * time.Millisecond)
+		pause(t, 10*time.Millisecond)
 	}
 	killed := 0
 	if err := b.gate.store.pool.QueryRow(t.Context(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()`).Scan(&killed); err != nil || killed != 1 {
@@ -215,7 +224,7 @@ func TestRevocationsAreHeardAgainAfterTheConnectionBroke(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the gate does not listen again")
 		}
-		time.Sleep(10 * time.Millisecond)
+		pause(t, 10*time.Millisecond)
 	}
 	b.do(c, "GET", "/v1/a", "").want(t, 200, "")
 	other := b.another()
@@ -246,11 +255,11 @@ func TestDrainingEndsStreamsWithAHintAndFinishesRequests(t *testing.T) {
 	slow := make(chan answer, 1)
 	go func() { slow <- b.get("/v1/slow", "Authorization", bearer(b.customerKey)) }()
 	<-started
-	socket, _, err := websocket.Dial(t.Context(), b.url+"/v1/socket", &websocket.DialOptions{HTTPClient: noTimeout(b.client()), HTTPHeader: http.Header{"Authorization": {bearer(b.customerKey)}}})
+	socket, _, err := websocket.Dial(t.Context(), b.url+"/v1/socket", &websocket.DialOptions{HTTPClient: noTimeout(b.client()), HTTPHeader: http.Header{"Authorization": {bearer(b.customerKey)}}}) //nolint:bodyclose // a WebSocket has no body
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer socket.CloseNow()
+	defer func() { _ = socket.CloseNow() }()
 	stopped := make(chan error, 1)
 	go func() { stopped <- b.stop() }()
 	if text := ends(t, stream); !strings.HasSuffix(text, drainHint) || strings.Contains(text, "ERROR") {
@@ -302,7 +311,7 @@ routes:
 	if text := ends(t, done); !strings.Contains(text, "ERROR") {
 		t.Errorf("the stream was not cut: %q", text)
 	}
-	_, _, err := websocket.Dial(t.Context(), b.url+"/a/socket", nil)
+	_, _, err := websocket.Dial(t.Context(), b.url+"/a/socket", nil) //nolint:bodyclose // a WebSocket has no body
 	if err == nil {
 		t.Error("a WebSocket passed")
 	}

@@ -128,22 +128,22 @@ func (c serveCmd) Run(ctx context.Context, io stdio) error {
 		return fmt.Errorf("start the gate: %w", err)
 	}
 	defer g.Close()
-	ln, err := net.Listen("tcp", c.Addr)
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", c.Addr)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	stopOps, err := c.serveOps(g, log)
+	stopOps, err := c.serveOps(ctx, g, log)
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	defer stopOps()
 	stopReload := c.reloadOnHangup(g, cert, log)
 	defer stopReload()
-	log.Info("gate is listening", "addr", ln.Addr().String(), "ops_addr", c.OpsAddr, "tls", tlsConfig != nil, "routes", len(cfg.Routes.Routes))
+	log.InfoContext(ctx, "gate is listening", "addr", ln.Addr().String(), "ops_addr", c.OpsAddr, "tls", tlsConfig != nil, "routes", len(cfg.Routes.Routes))
 	if err := g.ServeTLS(ctx, ln, tlsConfig); err != nil {
 		return fmt.Errorf("serve: %w", err)
 	}
-	log.Info("gate has drained")
+	log.InfoContext(ctx, "gate has drained")
 	return nil
 }
 
@@ -176,7 +176,7 @@ func (c serveCmd) reloadOnHangup(g *gate.Gate, cert *gate.Certificate, log *slog
 }
 
 // serveOps answers health checks and metrics on a listener of their own, which the world must not reach.
-func (c serveCmd) serveOps(g *gate.Gate, log *slog.Logger) (stop func(), err error) {
+func (c serveCmd) serveOps(ctx context.Context, g *gate.Gate, log *slog.Logger) (stop func(), err error) {
 	if c.OpsAddr == "" {
 		return func() {}, nil
 	}
@@ -187,7 +187,7 @@ func (c serveCmd) serveOps(g *gate.Gate, log *slog.Logger) (stop func(), err err
 		ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 		defer cancel()
 		if err := g.Ready(ctx); err != nil {
-			log.Warn("not ready", "err", err)
+			log.WarnContext(ctx, "not ready", "err", err)
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 			return
 		}
@@ -199,7 +199,7 @@ func (c serveCmd) serveOps(g *gate.Gate, log *slog.Logger) (stop func(), err err
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	ln, err := net.Listen("tcp", c.OpsAddr)
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", c.OpsAddr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for health checks: %w", err)
 	}
@@ -208,7 +208,7 @@ func (c serveCmd) serveOps(g *gate.Gate, log *slog.Logger) (stop func(), err err
 	go func() {
 		defer close(done)
 		if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("health checks and metrics are no longer served", "err", err)
+			log.ErrorContext(ctx, "health checks and metrics are no longer served", "err", err)
 		}
 	}()
 	return func() { _ = server.Close(); <-done }, nil
