@@ -66,7 +66,7 @@ func (c *growthCmd) Run(ctx context.Context, stdio stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	defer identities.close()
+	defer func() { err = errors.Join(err, identities.close()) }()
 	few, many := &sized{name: fmt.Sprintf("%d orders", c.Few), orders: c.Few}, &sized{name: fmt.Sprintf("%d orders", c.Orders), orders: c.Orders}
 	for _, s := range []*sized{few, many} {
 		if s.url, err = b.database(ctx, c.SKUs); err != nil {

@@ -48,12 +48,12 @@ func (c *intakeCmd) Run(ctx context.Context, stdio stdio) (err error) {
 }
 
 // measure takes pgbench, the server and the gate in turn, round after round.
-func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) error {
+func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) (err error) {
 	identities, err := newIssuer(ctx)
 	if err != nil {
 		return err
 	}
-	defer identities.close()
+	defer func() { err = errors.Join(err, identities.close()) }()
 	for _, name := range []string{"millrace", "gate"} {
 		b.step("build %s", name)
 		if _, err := b.program(ctx, name); err != nil {
@@ -121,7 +121,7 @@ func (c *intakeCmd) throughGate(ctx context.Context, b *bed, round int) (m intak
 	if err != nil {
 		return m, err
 	}
-	addr, err := freeAddress()
+	addr, err := freeAddress(ctx)
 	if err != nil {
 		return m, err
 	}
@@ -234,15 +234,15 @@ func (u usage) growth() float64 {
 // usageOver measures processes, by name, and the WAL written for a time. pool may be nil.
 func usageOver(ctx context.Context, pool *pgxpool.Pool, d time.Duration, pids map[string][]int) (usage, error) {
 	u := usage{cpu: map[string]time.Duration{}}
-	read := func(sign time.Duration) error {
+	read := func(sign float64) error {
 		for name, p := range pids {
-			u.cpu[name] += sign * cpuTime(p...)
+			u.cpu[name] += time.Duration(sign * float64(cpuTime(p...)))
 		}
 		if pool == nil {
 			return nil
 		}
 		wal, err := walBytes(ctx, pool)
-		u.wal += float64(sign) * wal
+		u.wal += sign * wal
 		return err
 	}
 	if err := read(-1); err != nil {

@@ -157,10 +157,10 @@ func (g *generator) drive(ctx context.Context, conn int, c net.Conn) error {
 
 // broken is the error of a connection that broke, none once the load has ended.
 func (g *generator) broken(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return fmt.Errorf("connection to %s: %w", g.addr, err)
 	}
-	return fmt.Errorf("connection to %s: %w", g.addr, err)
+	return nil
 }
 
 // await waits until the next request is due, and says when that was.

@@ -129,7 +129,7 @@ func TestALoadCountsWhatWasTakenAndWhatWasRefused(t *testing.T) {
 func TestALoadAtARateCountsLatencyFromWhenARequestWasDue(t *testing.T) {
 	t.Parallel()
 	const slow = 20 * time.Millisecond
-	addr, _ := counted(t, func(int64, http.ResponseWriter) { time.Sleep(slow) })
+	addr, _ := counted(t, func(int64, http.ResponseWriter) { <-time.After(slow) })
 	// One connection answers 50 requests a second at most: of 200 that are due, each waits longer than the one before it.
 	a, err := load{addr: addr, conns: 1, rate: 200, time: 500 * time.Millisecond, request: get}.run(t.Context())
 	require.NoError(t, err)

@@ -52,7 +52,7 @@ func (c *resultsCmd) Run(stdio stdio) error {
 			return fmt.Errorf("two files hold results of %s: give one", r.Command)
 		}
 	}
-	if err := os.MkdirAll(c.Charts, 0o755); err != nil {
+	if err := os.MkdirAll(c.Charts, 0o750); err != nil {
 		return err
 	}
 	p := page{out: stdio.out, charts: c.Charts}

@@ -48,8 +48,9 @@ type process struct {
 }
 
 // startProcess runs a program with an environment that holds nothing that configures Millrace, the gate or Postgres but env.
-func startProcess(path string, env []string, args ...string) (*process, error) {
-	p := &process{name: filepath.Base(path), cmd: exec.Command(path, args...), ended: make(chan struct{})}
+func startProcess(ctx context.Context, path string, env []string, args ...string) (*process, error) {
+	ctx = context.WithoutCancel(ctx) // its owner stops it
+	p := &process{name: filepath.Base(path), cmd: exec.CommandContext(ctx, path, args...), ended: make(chan struct{})}
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "MILLRACE_") && !strings.HasPrefix(e, "GATE_") && !strings.HasPrefix(e, "DATABASE_URL=") && !strings.HasPrefix(e, "PG") {
 			p.cmd.Env = append(p.cmd.Env, e)
@@ -111,7 +112,7 @@ func fetch(ctx context.Context, url string) (int, []byte, error) {
 		return 0, nil, err
 	}
 	r.Close = true // one request is all
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := (&http.Client{Timeout: 10 * time.Minute}).Do(r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -166,15 +167,15 @@ func (b *bed) serve(ctx context.Context, c serveConfig) (*server, error) {
 	}
 	s := &server{addr: c.addr}
 	if s.addr == "" {
-		if s.addr, err = freeAddress(); err != nil {
+		if s.addr, err = freeAddress(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if s.ops, err = freeAddress(); err != nil {
+	if s.ops, err = freeAddress(ctx); err != nil {
 		return nil, err
 	}
 	args := append([]string{"serve", "--addr=" + s.addr, "--ops-addr=" + s.ops, "--pprof", "--jwks-url=" + c.jwksURL, "--log-level=error"}, c.flags...)
-	if s.process, err = startProcess(path, []string{"DATABASE_URL=" + c.databaseURL}, args...); err != nil {
+	if s.process, err = startProcess(ctx, path, []string{"DATABASE_URL=" + c.databaseURL}, args...); err != nil {
 		return nil, err
 	}
 	if err := s.ready(ctx, "http://"+s.ops+"/readyz"); err != nil {
@@ -222,10 +223,10 @@ func (b *bed) gate(ctx context.Context, databaseURL, upstream string, customers 
 	if g.keys, err = gateKeys(ctx, databaseURL, customers); err != nil {
 		return nil, err
 	}
-	if g.addr, err = freeAddress(); err != nil {
+	if g.addr, err = freeAddress(ctx); err != nil {
 		return nil, err
 	}
-	ops, err := freeAddress()
+	ops, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +234,7 @@ func (b *bed) gate(ctx context.Context, databaseURL, upstream string, customers 
 	if err := os.WriteFile(routes, fmt.Appendf(nil, gateRoutes, upstream), 0o600); err != nil {
 		return nil, err
 	}
-	g.process, err = startProcess(path, []string{"GATE_DATABASE_URL=" + databaseURL, "GATE_ADDRESS_RATE=0", "GATE_ACCOUNT_RATE=0", "GATE_MAX_CONNS_PER_ADDR=0",
+	g.process, err = startProcess(ctx, path, []string{"GATE_DATABASE_URL=" + databaseURL, "GATE_ADDRESS_RATE=0", "GATE_ACCOUNT_RATE=0", "GATE_MAX_CONNS_PER_ADDR=0",
 		"GATE_LOG_LEVEL=ERROR", "GATE_SECRET_FILE=" + filepath.Join(b.dir, "gate.secret")}, "serve", "--addr="+g.addr, "--ops-addr="+ops, "--config="+routes, "--plain-cookies")
 	if err != nil {
 		return nil, err
@@ -269,8 +270,8 @@ func gateKeys(ctx context.Context, databaseURL string, customers int) ([]string,
 }
 
 // freeAddress is a loopback address that nobody listens on.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
