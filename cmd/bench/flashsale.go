@@ -24,6 +24,8 @@ type flashsaleCmd struct {
 	Processes int `default:"4" help:"Processes that take orders in and work them off."`
 	Clients   int `default:"64" help:"Buyers at a time in each process."`
 	Spread    int `default:"1000" help:"Products over which the same orders and units are spread to compare; a divisor of the units."`
+
+	program string // to sell with; this one if ""
 }
 
 // Validate is called by kong.
@@ -43,7 +45,7 @@ type sale struct {
 	taken      float64 // orders/s, until the last was acknowledged
 	soldOut    float64 // seconds from the first post to the last unit
 	sold       int     // units that orders were given
-	oversold   int     // units beyond the stock, by the orders' reservations or the levels
+	oversold   int     // units that orders were given beyond the stock, or beyond what left the shelves
 	violations int     // orders that got stock which an order acknowledged before they were posted was denied
 }
 
@@ -109,8 +111,17 @@ func (c *flashsaleCmd) sell(ctx context.Context, b *bed, skus int) (s sale, err 
 		return s, err
 	}
 	defer pool.Close()
-	if _, err := pool.Exec(ctx, "UPDATE inventory_levels SET on_hand = $1", c.Units/skus); err != nil {
+	attempts, err := c.hold(ctx, url, pool, skus)
+	if err != nil {
 		return s, err
+	}
+	return judge(ctx, pool, attempts, c.Units)
+}
+
+// hold has processes take in and work off the orders of a sale until each was offered stock, and returns what their buyers saw.
+func (c *flashsaleCmd) hold(ctx context.Context, url string, pool *pgxpool.Pool, skus int) (attempts []attempt, err error) {
+	if _, err := pool.Exec(ctx, "UPDATE inventory_levels SET on_hand = $1", c.Units/skus); err != nil {
+		return nil, err
 	}
 	sellers := make([]*seller, c.Processes)
 	defer func() {
@@ -125,32 +136,28 @@ func (c *flashsaleCmd) sell(ctx context.Context, b *bed, skus int) (s sale, err 
 		if i < c.Orders%c.Processes {
 			n++
 		}
-		if sellers[i], err = startSeller(ctx, "--orders="+strconv.Itoa(n), "--clients="+strconv.Itoa(c.Clients), "--skus="+strconv.Itoa(skus), "--database-url="+url); err != nil {
-			return s, err
+		if sellers[i], err = startSeller(ctx, c.program, "--orders="+strconv.Itoa(n), "--clients="+strconv.Itoa(c.Clients), "--skus="+strconv.Itoa(skus), "--database-url="+url); err != nil {
+			return nil, err
 		}
 	}
 	for _, p := range sellers {
 		if err := p.expect("ready"); err != nil {
-			return s, err
+			return nil, err
 		}
 	}
 	for _, p := range sellers {
 		if err := p.say("go"); err != nil {
-			return s, err
+			return nil, err
 		}
 	}
-	var attempts []attempt
 	for _, p := range sellers {
 		of, err := p.attempts()
 		if err != nil {
-			return s, err
+			return nil, err
 		}
 		attempts = append(attempts, of...)
 	}
-	if err := awaitDecisions(ctx, pool, len(attempts)); err != nil {
-		return s, err
-	}
-	return judge(ctx, pool, attempts, c.Units)
+	return attempts, awaitDecisions(ctx, pool, len(attempts))
 }
 
 // awaitDecisions waits until every order was offered stock, in its turn.
@@ -215,11 +222,11 @@ func judge(ctx context.Context, pool *pgxpool.Pool, attempts []attempt, units in
 	s.decided = n / lastDecision.Sub(time.Unix(0, first)).Seconds()
 	s.soldOut = lastUnit.Sub(time.Unix(0, first)).Seconds()
 	s.violations = outOfTurn(attempts)
-	// What orders hold or have taken, and what the shelves gave: either beyond the stock is too much.
+	// What orders hold or have taken may exceed neither the stock nor what the shelves gave.
 	var reserved, gone int
 	err = pool.QueryRow(ctx, `SELECT (SELECT coalesce(sum(quantity), 0) FROM reservations WHERE state IN ('held', 'committed', 'consumed')),
 		$1 - sum(on_hand) + sum(reserved) FROM inventory_levels`, units).Scan(&reserved, &gone)
-	s.oversold = max(reserved-units, gone-units, s.sold-units, 0)
+	s.oversold = max(reserved-units, reserved-gone, s.sold-units, 0)
 	return s, err
 }
 

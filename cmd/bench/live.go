@@ -12,13 +12,14 @@ import (
 
 type liveCmd struct {
 	commonFlags
-	Streams  int     `default:"10000" help:"Idle streams to open, of an order each."`
-	Watchers int     `default:"1000" help:"Streams that events are delivered to."`
-	Readers  int     `default:"200" help:"Streams of one order whose delays are compared with and without stalled ones beside them."`
-	Stalled  int     `default:"100" help:"Streams of the same order that are never read."`
-	Rate     float64 `default:"50" help:"Changes a second at light load, and of the order with stalled readers."`
-	SKUs     int     `name:"skus" default:"1000" help:"Products that orders are spread over."`
-	Profile  string  `type:"path" placeholder:"FILE" help:"Write a CPU profile of the server, taken in the last round while one order has many watchers, to a file."`
+	Streams  int           `default:"10000" help:"Idle streams to open, of an order each."`
+	Watchers int           `default:"1000" help:"Streams that events are delivered to."`
+	Readers  int           `default:"200" help:"Streams of one order whose delays are compared with and without stalled ones beside them."`
+	Stalled  int           `default:"100" help:"Streams of the same order that are never read."`
+	Rate     float64       `default:"50" help:"Changes a second at light load, and of the order with stalled readers."`
+	SKUs     int           `name:"skus" default:"1000" help:"Products that orders are spread over."`
+	Quiet    time.Duration `default:"15s" help:"How long idle streams are left alone before they are measured; each gets a heartbeat 15s to 25s after it was opened."`
+	Profile  string        `type:"path" placeholder:"FILE" help:"Write a CPU profile of the server, taken in the last round while one order has many watchers, to a file."`
 }
 
 // Validate is called by kong.
@@ -93,6 +94,12 @@ func (c *liveCmd) Run(ctx context.Context, stdio stdio) (err error) {
 			return err
 		}
 	}
+	c.report(r, &f)
+	return r.write(stdio.out, c.JSON)
+}
+
+// report holds the figures of the rounds against what they must reach.
+func (c *liveCmd) report(r *report, f *liveFigures) {
 	medians := make(map[string]float64)
 	for _, name := range f.names {
 		medians[name] = r.add(name, f.units[name], f.samples[name]...)
@@ -102,13 +109,12 @@ func (c *liveCmd) Run(ctx context.Context, stdio stdio) (err error) {
 	r.atMost(lightFigure+", p99", medians[lightFigure+", p99"], 10)
 	r.atMost(halfFigure+", p99", medians[halfFigure+", p99"], 50)
 	r.atMost(stalledFigure, medians[stalledFigure], 1.5)
-	return r.write(stdio.out, c.JSON)
 }
 
 // quiet measures what needs no pipeline: its changes are operators' holds and releases.
 func (c *liveCmd) quiet(ctx context.Context, b *bed, round int, f *liveFigures) (err error) {
 	b.step("round %d: %d orders to watch", round+1, max(c.Streams, c.Watchers))
-	s, err := newStage(ctx, b, c.SKUs, max(c.Streams, c.Watchers))
+	s, err := newStage(ctx, b, c.SKUs, max(c.Streams, c.Watchers)+3)
 	if err != nil {
 		return err
 	}
@@ -139,13 +145,11 @@ func (c *liveCmd) quiet(ctx context.Context, b *bed, round int, f *liveFigures) 
 
 // idle measures what streams on which nothing happens cost.
 func (c *liveCmd) idle(ctx context.Context, s *stage, f *liveFigures) error {
-	// An idle stream gets its first heartbeat 15 s after it was opened, at the earliest.
-	const settle, quiet = 3 * time.Second, 15 * time.Second
 	// What the first streams set up once for all is not theirs.
 	if _, err := s.watched(ctx, s.orderStreams(min(c.Streams, 200)), func(context.Context) (*hdrhistogram.Histogram, error) { return nil, nil }); err != nil {
 		return err
 	}
-	if err := sleep(ctx, settle); err != nil {
+	if err := sleep(ctx, c.Quiet/5); err != nil {
 		return err
 	}
 	memory := residentMB(s.server.pid())
@@ -156,7 +160,7 @@ func (c *liveCmd) idle(ctx context.Context, s *stage, f *liveFigures) error {
 	begun := time.Now()
 	h, err := s.watched(ctx, s.orderStreams(c.Streams), func(ctx context.Context) (*hdrhistogram.Histogram, error) {
 		f.note("streams opened", "1/s", float64(c.Streams)/time.Since(begun).Seconds())
-		if err := sleep(ctx, quiet); err != nil {
+		if err := sleep(ctx, c.Quiet); err != nil {
 			return nil, err
 		}
 		open, err := s.metrics(ctx)
@@ -194,6 +198,7 @@ func (c *liveCmd) manyOrders(ctx context.Context, s *stage, f *liveFigures) erro
 
 // oneOrder measures deliveries where each change has many watchers: the order changes as fast as the last of them keeps up.
 func (c *liveCmd) oneOrder(ctx context.Context, s *stage, f *liveFigures, last bool) error {
+	order := len(s.orders) - 3
 	changed := func(ctx context.Context) (*hdrhistogram.Histogram, error) {
 		profiled := make(chan error, 1)
 		if c.Profile != "" && last {
@@ -201,14 +206,14 @@ func (c *liveCmd) oneOrder(ctx context.Context, s *stage, f *liveFigures, last b
 		} else {
 			profiled <- nil
 		}
-		rate, cpu, err := s.throughput(ctx, c.Time, func(ctx context.Context) error { return s.changeOne(ctx, 0, c.Watchers) })
+		rate, cpu, err := s.throughput(ctx, c.Time, func(ctx context.Context) error { return s.changeOne(ctx, order, c.Watchers) })
 		if err == nil {
 			f.note(fmt.Sprintf("deliveries, 1 order x %d watchers", c.Watchers), "1/s", rate)
 			f.note(fmt.Sprintf("server time a delivery, 1 order x %d watchers", c.Watchers), "us", cpu)
 		}
 		return nil, errors.Join(err, <-profiled)
 	}
-	_, err := s.watched(ctx, s.streamsOf(0, c.Watchers), changed)
+	_, err := s.watched(ctx, s.streamsOf(order, c.Watchers), changed)
 	return err
 }
 
@@ -216,7 +221,7 @@ func (c *liveCmd) oneOrder(ctx context.Context, s *stage, f *liveFigures, last b
 func (c *liveCmd) stalled(ctx context.Context, s *stage, f *liveFigures) error {
 	var p99 [2]float64
 	for i, name := range []string{"commit to client, one order", "commit to client, one order, beside stalled readers"} {
-		order := 1 + i // each begins with little history
+		order := len(s.orders) - 1 - i
 		readers := s.streamsOf(order, c.Readers)
 		h, err := s.watched(ctx, readers, func(ctx context.Context) (*hdrhistogram.Histogram, error) {
 			if i == 0 {
@@ -285,7 +290,9 @@ func (c *liveCmd) underLoad(ctx context.Context, b *bed, round int, f *liveFigur
 		}
 		used := cpuTime(s.server.pid()) - cpu
 		f.note("pipeline at half load", "orders/s", float64(s.pipeline.complete.Load()-completed)/c.Time.Seconds())
-		h = s.lags.end()
+		if h = s.lags.end(); h.TotalCount() == 0 {
+			return nil, errors.New("nothing was delivered")
+		}
 		f.note("deliveries at half load", "1/s", float64(h.TotalCount())/c.Time.Seconds())
 		f.note("server time a delivery, at half load", "us", float64(used.Microseconds())/float64(h.TotalCount()))
 		return h, nil

@@ -94,12 +94,14 @@ type seller struct {
 	errors tail
 }
 
-func startSeller(ctx context.Context, args ...string) (*seller, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
+// startSeller starts a sellCmd of a program, of this one if it is "".
+func startSeller(ctx context.Context, program string, args ...string) (s *seller, err error) {
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return nil, err
+		}
 	}
-	s := &seller{cmd: exec.CommandContext(ctx, program, append([]string{"sell"}, args...)...)}
+	s = &seller{cmd: exec.CommandContext(ctx, program, append([]string{"sell"}, args...)...)}
 	s.cmd.Stderr = &s.errors
 	s.cmd.WaitDelay = 5 * time.Second
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
@@ -110,7 +112,10 @@ func startSeller(ctx context.Context, args ...string) (*seller, error) {
 		return nil, err
 	}
 	s.out = bufio.NewReader(out)
-	return s, s.cmd.Start()
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *seller) say(line string) error {

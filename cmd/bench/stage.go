@@ -25,7 +25,7 @@ type stage struct {
 	server   *server
 	issuer   *issuer
 	lags     lags
-	orders   []uuid.UUID // pending or held; the nth is the (n modulo customers)th customer's
+	orders   []uuid.UUID // pending or held; the nth is the (n modulo customers)th customer's; the last few are for streamsOf
 	held     []bool      // which of them are on hold; each is used by one goroutine at a time
 	received []reception
 	total    atomic.Int64 // events that all streams together received
@@ -37,8 +37,18 @@ type reception struct {
 	news   chan struct{} // holds one when an event came
 }
 
+func (r *reception) tell() {
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
+}
+
 // customers is how many customers a pipeline's orders are spread over.
 const customers = 1000
+
+// ahead is how many events an order may be ahead of the slowest of its watchers: fewer than the server keeps for one that falls behind.
+const ahead = 32
 
 // newStage starts a stage with orders that stay where they are, or with workers and no orders.
 func newStage(ctx context.Context, b *bed, skus, orders int) (s *stage, err error) {
@@ -99,6 +109,8 @@ func (s *stage) placeOrders(ctx context.Context, skus int) error {
 	return errors.Join(errs...)
 }
 
+const manyPath = "/v1/stream"
+
 // orderStreams are streams of an order each, watched by its customer.
 func (s *stage) orderStreams(n int) watch {
 	return s.watch(n, func(i int) string { return "/v1/orders/" + s.orders[i].String() + "/stream" }, func(i int) string { return s.issuer.customer(i % customers) })
@@ -112,22 +124,19 @@ func (s *stage) streamsOf(order, n int) watch {
 
 // customerStreams are streams of all orders of a customer each.
 func (s *stage) customerStreams(n int) watch {
-	return s.watch(n, func(int) string { return "/v1/stream" }, func(i int) string { return s.issuer.customer(i % customers) })
+	return s.watch(n, func(int) string { return manyPath }, func(i int) string { return s.issuer.customer(i % customers) })
 }
 
 func (s *stage) watch(n int, path, token func(int) string) watch {
-	return watch{addr: s.server.addr, streams: n, path: path, token: token, got: func(i int, data []byte) {
+	return watch{addr: s.server.addr, streams: n, path: path, token: token, history: path(0) != manyPath, got: func(i int, data []byte) {
 		s.lags.arrived(data)
 		s.received[i].events.Add(1)
 		s.total.Add(1)
-		select {
-		case s.received[i].news <- struct{}{}:
-		default:
-		}
+		s.received[i].tell()
 	}}
 }
 
-// watched runs f while streams are open, which must all be open still when it ends.
+// watched runs f once streams are open and those of an order were sent what it has been through; all must be open still when f ends.
 func (s *stage) watched(ctx context.Context, w watch, f func(context.Context) (*hdrhistogram.Histogram, error)) (h *hdrhistogram.Histogram, err error) {
 	s.received = make([]reception, w.streams)
 	for i := range s.received {
@@ -139,8 +148,27 @@ func (s *stage) watched(ctx context.Context, w watch, f func(context.Context) (*
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, open.close()) }()
+	if err := s.awaitHistory(ctx, w); err != nil {
+		return nil, errors.Join(err, open.failed())
+	}
 	h, err = f(ctx)
 	return h, errors.Join(err, open.failed())
+}
+
+// awaitHistory waits until each stream has received an event, where each has one to receive.
+func (s *stage) awaitHistory(ctx context.Context, w watch) error {
+	if !w.history {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for i := range s.received {
+		if !s.awaitNews(ctx, i) {
+			return fmt.Errorf("stream %d was sent nothing: %w", i, ctx.Err())
+		}
+		s.received[i].tell()
+	}
+	return nil
 }
 
 // change holds the nth order, or releases it.
@@ -166,22 +194,28 @@ func (s *stage) paced(ctx context.Context, rate float64, d time.Duration, watche
 		if err := s.change(ctx, pick(int(changes))); err != nil {
 			return nil, err
 		}
+		if err := s.awaitArrivals(ctx, (changes-ahead)*int64(watchers)); err != nil {
+			return nil, err
+		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-ticker.C:
 		}
 	}
-	want := changes * int64(watchers)
-	for waited := time.Now(); s.lags.count() < want; {
-		if err := sleep(ctx, time.Millisecond); err != nil {
-			return nil, err
-		}
-		if time.Since(waited) > 20*time.Second {
-			return nil, fmt.Errorf("of %d events, %d arrived", want, s.lags.count())
-		}
+	if err := s.awaitArrivals(ctx, changes*int64(watchers)); err != nil {
+		return nil, err
 	}
 	return s.lags.end(), nil
+}
+
+func (s *stage) awaitArrivals(ctx context.Context, want int64) error {
+	limit, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if !until(limit, func() bool { return s.lags.count() >= want }) {
+		return fmt.Errorf("of %d events, %d arrived: %w", want, s.lags.count(), limit.Err())
+	}
+	return nil
 }
 
 // throughput runs change for a time and returns the events received a second and the server's processor time for each, in microseconds.
@@ -229,7 +263,6 @@ func (s *stage) awaitNews(ctx context.Context, i int) bool {
 
 // changeOne changes an order as fast as the slowest of its watchers is at most some events behind, until ctx ends.
 func (s *stage) changeOne(ctx context.Context, order, watchers int) error {
-	const ahead = 32
 	slowest := func() int64 {
 		least := s.received[0].events.Load()
 		for i := 1; i < watchers; i++ {
@@ -237,11 +270,6 @@ func (s *stage) changeOne(ctx context.Context, order, watchers int) error {
 		}
 		return least
 	}
-	// They have been sent the history first, all of it.
-	if !until(ctx, func() bool { return slowest() > 0 }) {
-		return nil
-	}
-	_ = sleep(ctx, time.Second) // its end is seen below
 	for sent := slowest(); ; sent++ {
 		if !until(ctx, func() bool { return sent-slowest() < ahead }) {
 			return nil

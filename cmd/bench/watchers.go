@@ -21,6 +21,7 @@ type watch struct {
 	streams int
 	path    func(i int) string
 	token   func(i int) string
+	history bool // each stream begins with an event at least
 	// got is called by the ith stream's goroutine with the data of each event, which it must not keep.
 	got func(i int, data []byte)
 }
