@@ -58,3 +58,22 @@ type Event struct {
 	// by it: see db.Store.Watermark.
 	Tx int64
 }
+
+// eventData is what an event says besides its type and the order's states. Customers read it: no personal data, no operators' notes.
+type eventData struct {
+	AmountMinor    int64    `json:"amount_minor,omitempty"`
+	TotalMinor     int64    `json:"total_minor,omitempty"`
+	Currency       Currency `json:"currency,omitempty"`
+	Transaction    int32    `json:"transaction,omitempty"`
+	Lines          int      `json:"lines,omitempty"`
+	Reservations   int      `json:"reservations,omitempty"`
+	Carrier        string   `json:"carrier,omitempty"`
+	Service        string   `json:"service,omitempty"`
+	TrackingNumber string   `json:"tracking_number,omitempty"`
+	Reference      string   `json:"reference,omitempty"`
+	ActionURL      string   `json:"action_url,omitempty"`
+	ExpiresAt      string   `json:"expires_at,omitempty"`
+	Reason         string   `json:"reason,omitempty"`
+	Code           string   `json:"code,omitempty"`
+	SKU            string   `json:"sku,omitempty"`
+}

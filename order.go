@@ -99,10 +99,10 @@ func (o *Order) begin(at time.Time, actor string) {
 }
 
 // record appends an event that shows the order as it stands now.
-func (o *Order) record(t EventType, data map[string]any) {
+func (o *Order) record(t EventType, data eventData) {
 	body, err := json.Marshal(data)
-	if err != nil || data == nil {
-		body = json.RawMessage("{}") // only values that can be encoded are ever passed
+	if err != nil {
+		body = json.RawMessage("{}") // only text and numbers are ever passed, which can be encoded
 	}
 	o.Version++
 	o.UpdatedAt = o.changes.at
@@ -139,7 +139,7 @@ func (o *Order) Place(at time.Time, actor string) {
 	o.begin(at, actor)
 	o.Status, o.PaymentStatus, o.FulfillmentStatus = OrderPending, PaymentUnpaid, FulfillmentUnfulfilled
 	o.PlacedAt = at
-	o.record(EventOrderPlaced, map[string]any{"total_minor": o.TotalMinor, "currency": o.Currency, "lines": len(o.Lines)})
+	o.record(EventOrderPlaced, eventData{TotalMinor: o.TotalMinor, Currency: o.Currency, Lines: len(o.Lines)})
 	o.enqueueNext()
 }
 
@@ -153,9 +153,9 @@ func (o *Order) ReserveStock(s *Shelf, p PaymentPolicy, at time.Time, actor stri
 	taken, short, ok := s.Take(o.Demand())
 	if !ok {
 		o.FulfillmentStatus = FulfillmentCanceled
-		o.record(EventStockRejected, map[string]any{"sku": short})
+		o.record(EventStockRejected, eventData{SKU: short})
 		o.Status = OrderFailed
-		o.record(EventOrderFailed, map[string]any{"reason": string(CodeOutOfStock), "sku": short})
+		o.record(EventOrderFailed, eventData{Reason: string(CodeOutOfStock), SKU: short})
 		return
 	}
 	o.Reservations, o.changes.reserved = taken, true
@@ -163,7 +163,7 @@ func (o *Order) ReserveStock(s *Shelf, p PaymentPolicy, at time.Time, actor stri
 		o.changes.Stock = append(o.changes.Stock, StockMove{SKU: r.SKU, Location: r.Location, Reserved: r.Quantity})
 	}
 	o.Status, o.PaymentStatus = OrderProcessing, PaymentPending
-	o.record(EventStockReserved, map[string]any{"reservations": len(taken)})
+	o.record(EventStockReserved, eventData{Reservations: len(taken)})
 	o.requestPayment(PaymentTransaction{Kind: TransactionAuthorize, AmountMinor: o.TotalMinor, WithCapture: !p.CaptureOnShipment}, at)
 }
 
@@ -212,7 +212,7 @@ func (o *Order) SettleShipment(r LabelResult, carrier string, at time.Time, acto
 	case OutcomeDeclined:
 		if !o.Status.Final() {
 			o.FulfillmentStatus = FulfillmentOnHold
-			o.hold(r.Code)
+			o.hold(r.Code, eventData{Reason: r.Code})
 		}
 		return nil
 	case OutcomePending, OutcomeRequiresAction, OutcomeRetry, OutcomeUnknown, OutcomeNotFound:
@@ -227,7 +227,7 @@ func (o *Order) SettleShipment(r LabelResult, carrier string, at time.Time, acto
 	}
 	o.consumeStock()
 	o.FulfillmentStatus = FulfillmentFulfilled
-	o.record(EventShipmentCreated, map[string]any{"carrier": carrier, "service": r.Service, "tracking_number": r.TrackingNumber})
+	o.record(EventShipmentCreated, eventData{Carrier: carrier, Service: r.Service, TrackingNumber: r.TrackingNumber})
 	if o.PaymentStatus == PaymentAuthorized {
 		o.requestCapture()
 	}
@@ -262,7 +262,7 @@ func (o *Order) TrackShipment(r TrackResult, at time.Time, actor string) error {
 		return Errorf(CodeConflict, "The order has not been shipped.")
 	}
 	o.begin(at, actor)
-	tracking := map[string]any{"carrier": o.Shipment.Carrier, "tracking_number": o.Shipment.TrackingNumber}
+	tracking := eventData{Carrier: o.Shipment.Carrier, TrackingNumber: o.Shipment.TrackingNumber}
 	arrived := r.State == ShipmentDelivered
 	if o.Shipment.State == ShipmentPurchased && (arrived || r.State == ShipmentInTransit) {
 		o.Shipment.State = ShipmentInTransit
@@ -292,7 +292,7 @@ func (o *Order) ShipmentCanceled(at time.Time, actor string) error {
 func (o *Order) completeIfDone() {
 	if o.Status == OrderProcessing && o.FulfillmentStatus == FulfillmentDelivered && o.CapturedMinor() >= o.TotalMinor {
 		o.Status = OrderCompleted
-		o.record(EventOrderCompleted, nil)
+		o.record(EventOrderCompleted, eventData{})
 	}
 }
 
@@ -309,7 +309,7 @@ func (o *Order) Cancel(reason string, at time.Time, actor string) error {
 		return Errorf(CodeConflict, "The order has been shipped and cannot be canceled any more.")
 	}
 	o.end(OrderCanceled, at, actor)
-	o.record(EventOrderCanceled, map[string]any{"reason": reason})
+	o.record(EventOrderCanceled, eventData{Reason: reason})
 	if t := o.openTransaction(); t != nil && t.State == TransactionRequiresAction {
 		if err := o.abandon(t); err != nil {
 			return err
@@ -331,7 +331,7 @@ func (o *Order) Expire(at time.Time, actor string) error {
 	}
 	o.end(OrderExpired, at, actor)
 	o.PaymentStatus = PaymentExpired
-	o.record(EventOrderExpired, nil)
+	o.record(EventOrderExpired, eventData{})
 	return o.abandon(t)
 }
 
@@ -348,16 +348,16 @@ func (o *Order) Hold(reason string, at time.Time, actor string) error {
 		return Errorf(CodeConflict, "The order is %s and cannot be held any more.", o.Status)
 	}
 	o.begin(at, actor)
-	o.hold(reason)
+	o.hold(reason, eventData{}) // the reason is the operators' own, and customers read events
 	return nil
 }
 
-func (o *Order) hold(reason string) {
+func (o *Order) hold(reason string, shown eventData) {
 	if o.Status == OrderOnHold {
 		return
 	}
 	o.Status, o.HoldReason = OrderOnHold, reason
-	o.record(EventOrderOnHold, map[string]any{"reason": reason})
+	o.record(EventOrderOnHold, shown)
 }
 
 // Release lets a held order go on from where it stood: the step that it waits for is tried anew. An order that is not held is left
@@ -381,7 +381,7 @@ func (o *Order) Release(at time.Time, actor string) error {
 	if o.FulfillmentStatus == FulfillmentOnHold {
 		o.FulfillmentStatus = FulfillmentUnfulfilled
 	}
-	o.record(EventOrderReleased, nil)
+	o.record(EventOrderReleased, eventData{})
 	o.enqueueNext()
 	o.completeIfDone()
 	return nil

@@ -384,3 +384,14 @@ func TestACancelSendsBackWhatIsLeft(t *testing.T) {
 	require.Equal(t, int64(3000-1000-500), o.Transactions[4].AmountMinor)
 	require.Equal(t, millrace.TransactionRefund, o.Transactions[4].Kind)
 }
+
+// A customer reads the events of an order: what an operator notes for other operators must not be in them.
+func TestAnOperatorsReasonIsNotInTheEventsThatCustomersRead(t *testing.T) {
+	t.Parallel()
+	o := &millrace.Order{Status: millrace.OrderPending}
+	require.NoError(t, o.Hold("looks like fraud", time.Now(), "operator:otto"))
+	require.Equal(t, "looks like fraud", o.HoldReason)
+	for _, e := range o.TakeChanges().Events {
+		require.NotContains(t, string(e.Data), "fraud")
+	}
+}

@@ -242,7 +242,7 @@ func (o *Order) settle(t *PaymentTransaction, s TransactionState, code string) {
 }
 
 func (o *Order) approved(t PaymentTransaction, r PaymentResult) error {
-	money := map[string]any{"amount_minor": t.AmountMinor, "currency": o.Currency, "transaction": t.N}
+	money := eventData{AmountMinor: t.AmountMinor, Currency: o.Currency, Transaction: t.N}
 	switch t.Kind {
 	case TransactionAuthorize:
 		o.PaymentStatus = PaymentAuthorized
@@ -288,11 +288,11 @@ func (o *Order) recordCapture(t PaymentTransaction) {
 	o.Transactions = append(o.Transactions, c)
 	o.touchTransaction(c.N)
 	o.PaymentStatus = PaymentPaid
-	o.record(EventPaymentCaptured, map[string]any{"amount_minor": c.AmountMinor, "currency": o.Currency, "transaction": c.N})
+	o.record(EventPaymentCaptured, eventData{AmountMinor: c.AmountMinor, Currency: o.Currency, Transaction: c.N})
 }
 
 func (o *Order) declined(t PaymentTransaction, r PaymentResult) error {
-	why := map[string]any{"code": r.Code, "transaction": t.N}
+	why := eventData{Code: r.Code, Transaction: t.N}
 	switch t.Kind {
 	case TransactionAuthorize:
 		if o.Status.Final() {
@@ -307,10 +307,10 @@ func (o *Order) declined(t PaymentTransaction, r PaymentResult) error {
 		o.releaseStock()
 		o.FulfillmentStatus = FulfillmentCanceled
 		o.Status, o.HoldReason = OrderFailed, ""
-		o.record(EventOrderFailed, map[string]any{"reason": "payment_declined"})
+		o.record(EventOrderFailed, eventData{Reason: "payment_declined"})
 	case TransactionCapture:
 		if !o.Status.Final() {
-			o.hold("capture_declined: " + r.Code)
+			o.hold("capture_declined: "+r.Code, eventData{Reason: "capture_declined", Code: r.Code})
 		}
 	case TransactionVoid:
 		if r.Code == CodeAlreadyCaptured {
@@ -338,8 +338,8 @@ func (o *Order) awaitBuyer(t *PaymentTransaction, r PaymentResult, p PaymentPoli
 	if o.Status == OrderProcessing {
 		o.Status = OrderRequiresAction
 	}
-	o.record(EventPaymentRequiresAction, map[string]any{"reference": t.Reference, "action_url": r.ActionURL,
-		"expires_at": t.ExpiresAt.UTC().Format(time.RFC3339), "transaction": t.N})
+	o.record(EventPaymentRequiresAction, eventData{Reference: t.Reference, ActionURL: r.ActionURL,
+		ExpiresAt: t.ExpiresAt.UTC().Format(time.RFC3339), Transaction: t.N})
 	return nil
 }
 

@@ -2,6 +2,7 @@
 
 import { follow } from "./live.js";
 import { listen } from "./actions.js";
+import { call } from "./api.js";
 import { show } from "./times.js";
 import { describe, money, showConnection, showStates, words } from "./view.js";
 
@@ -86,8 +87,19 @@ function showNotices(event) {
   action.hidden = event.status !== "requires_action" || !action.querySelector("a").getAttribute("href");
   const held = document.getElementById("held");
   const reason = held.querySelector("[data-reason]");
-  if (reason && event.type === "order.on_hold") reason.textContent = (event.data.reason ?? "").replaceAll("_", " ");
+  if (reason && event.type === "order.on_hold") showReason(reason);
   held.hidden = event.status !== "on_hold";
+}
+
+// showReason asks why the order is held: events do not say, since customers read them too.
+async function showReason(cell) {
+  cell.textContent = "…";
+  try {
+    const { body } = await call("GET", `/v1/orders/${id}`);
+    cell.textContent = (body.hold_reason ?? "").replaceAll("_", " ");
+  } catch {
+    cell.textContent = "reload the page to see it";
+  }
 }
 
 // actionAddress lets pages through, and nothing that would run as a script.
