@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -149,7 +150,7 @@ func (c *intakeCmd) measureAt(ctx context.Context, b *bed, databaseURL string, s
 	b.step("%s", name)
 	l := load{addr: addr, conns: c.Connections, warm: 2 * time.Second, time: c.Time, request: post}
 	l.during = func(ctx context.Context) (err error) {
-		pids := map[string][]int{"server": {s.pid()}, "Postgres": b.postgresPIDs()}
+		pids := map[string][]int{"server": {s.pid()}, "Postgres": b.postgresPIDs(), "load generator": {os.Getpid()}}
 		if g != nil {
 			pids["gate"] = []int{g.pid()}
 		}
@@ -196,9 +197,9 @@ func (c *intakeCmd) report(r *report, plain []float64, clients int, direct, gate
 		r.add(way.name+", answer at half of it, p50", "ms", each(func(m intakeRound) float64 { return m.half.quantile(50) })...)
 		r.atMost("p99 of the answer at half of the maximum, "+way.name,
 			r.add(way.name+", answer at half of it, p99", "ms", each(func(m intakeRound) float64 { return m.half.quantile(99) })...), 25)
-		for _, part := range []string{"server", "gate", "Postgres"} {
+		for _, part := range []string{"server", "gate", "Postgres", "load generator"} {
 			if _, there := way.rounds[0].usage.cpu[part]; there && (part != "Postgres" || way.rounds[0].postgres) {
-				r.add(way.name+", CPU of the "+part+" for 1,000 orders", "s",
+				r.add(way.name+", CPU of "+part+" for 1,000 orders", "s",
 					each(func(m intakeRound) float64 { return m.usage.cpu[part].Seconds() / float64(m.max.accepted) * 1000 })...)
 			}
 		}
@@ -208,9 +209,9 @@ func (c *intakeCmd) report(r *report, plain []float64, clients int, direct, gate
 		if !way.rounds[0].measured {
 			continue
 		}
-		r.add("ten times the maximum offered, taken", "orders/s", each(func(m intakeRound) float64 { return m.over.perSecond() })...)
-		r.add("ten times the maximum offered, refused by 503", "orders/s", each(func(m intakeRound) float64 { return float64(m.over.refused) / m.over.took.Seconds() })...)
-		r.add("ten times the maximum offered, no connection free", "orders/s", each(func(m intakeRound) float64 { return float64(m.over.leftOut) / m.over.took.Seconds() })...)
+		r.add("millrace, ten times the maximum offered, taken", "orders/s", each(func(m intakeRound) float64 { return m.over.perSecond() })...)
+		r.add("ten times the maximum offered, refused by 503", "requests/s", each(func(m intakeRound) float64 { return float64(m.over.refused) / m.over.took.Seconds() })...)
+		r.add("ten times the maximum offered, no connection free", "requests/s", each(func(m intakeRound) float64 { return float64(m.over.leftOut) / m.over.took.Seconds() })...)
 		r.atMost("server's memory at ten times the maximum offered",
 			r.add("ten times the maximum offered, server's memory", "MB", each(func(m intakeRound) float64 { return slices.Max(m.overUsage.memory) })...), 200)
 		r.atMost("server's memory flat at ten times the maximum offered",

@@ -14,9 +14,11 @@ type bar struct {
 	ours            bool // drawn in the colour of what is measured, not of what it is compared with
 }
 
-// chartStyle follows the reader's light or dark mode; where a viewer knows neither, it is light.
+// chartStyle follows the reader's light or dark mode; where a viewer knows neither, it is light. It brings its own ground, since the page
+// around it may have another mode. Letters have a rim of the ground's colour, so that lines do not cross them.
 const chartStyle = `
-text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #1f2328 }
+svg { background: #ffffff }
+text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #1f2328; stroke: #ffffff; stroke-width: 3px; paint-order: stroke }
 .title { font-weight: 600; font-size: 15px }
 .axis { fill: #59636e; font-size: 11px }
 .grid { stroke: #d1d9e0; stroke-width: 1 }
@@ -24,7 +26,8 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill
 .ours { fill: #2f6feb }
 .range { stroke: #1f2328; stroke-width: 1.5; fill: none }
 @media (prefers-color-scheme: dark) {
-  text { fill: #f0f6fc }
+  svg { background: #0d1117 }
+  text { fill: #f0f6fc; stroke: #0d1117 }
   .axis { fill: #9198a1 }
   .grid { stroke: #3d444d }
   .bar { fill: #656c76 }
@@ -34,11 +37,12 @@ text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill
 
 // Sizes of a chart in its own units: those of pixels where it is shown at its natural size.
 const (
-	chartWidth = 720.0
-	chartRight = 70.0 // room for the value of the longest bar
-	chartTop   = 44.0
-	rowHeight  = 46.0
-	barHeight  = 16.0
+	chartWidth  = 720.0
+	chartMargin = 12.0
+	chartRight  = 70.0 // room for the value of the longest bar
+	chartTop    = 44.0
+	rowHeight   = 46.0
+	barHeight   = 16.0
 )
 
 // barChart draws values of one unit as bars from zero, each with a whisker from its least to its greatest value, as an SVG document.
@@ -54,7 +58,8 @@ func barChart(title, unit string, bars []bar) string {
 	height := bottom + 34
 
 	var s strings.Builder
-	fmt.Fprintf(&s, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %g %g" width="%g" height="%g" role="img" aria-labelledby="title desc">`, chartWidth, height, chartWidth, height)
+	fmt.Fprintf(&s, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="%g %g %g %g" width="%g" height="%g" role="img" aria-labelledby="title desc">`,
+		-chartMargin, -chartMargin, chartWidth+2*chartMargin, height+2*chartMargin, chartWidth+2*chartMargin, height+2*chartMargin)
 	fmt.Fprintf(&s, "\n<title id=\"title\">%s</title>\n<desc id=\"desc\">%s</desc>\n<style>%s\n</style>\n", html.EscapeString(title), html.EscapeString(describeBars(unit, bars)), chartStyle)
 	fmt.Fprintf(&s, "<text class=\"title\" x=\"1\" y=\"18\">%s</text>\n", html.EscapeString(title))
 	for i := 0; ; i++ {
