@@ -47,7 +47,7 @@ func backoff(n int) time.Duration {
 		return 0
 	}
 	d := min(firstBackoff<<min(n-2, 10), maxBackoff)
-	return d/2 + rand.N(d/2+1)
+	return d/2 + rand.N(d/2+1) //nolint:gosec // apart from others, not a secret
 }
 
 // wait sleeps for d unless ctx ends, and reports whether it slept.

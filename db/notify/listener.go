@@ -81,7 +81,7 @@ func (l *Listener) Run(ctx context.Context) error {
 		listened, err := l.listen(ctx)
 		l.healthy.Store(false)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		}
 		if listened {
 			failures = 0

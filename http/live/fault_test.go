@@ -158,8 +158,8 @@ func TestStreamsOutliveADatabaseThatCannotBeRead(t *testing.T) {
 	eventually(t, "reads fail", func() bool { return n.hub.Stats().ReadErrors >= 3 })
 	s.blind.Store(true)
 	resp := n.get(n.manyURL(o.CustomerID))
-	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusServiceUnavailable || strings.Contains(string(text), "the test says") {
-		t.Errorf("a new stream without a watermark: %s: %s", resp.Status, text)
+	if resp.status != http.StatusServiceUnavailable || strings.Contains(resp.text, "the test says") {
+		t.Errorf("a new stream without a watermark: %d: %s", resp.status, resp.text)
 	}
 	s.failing.Store(false)
 	s.blind.Store(false)
@@ -215,13 +215,13 @@ func TestDrainEndsStreamsWithAHintAndLetsNobodyIn(t *testing.T) {
 		if err != nil || b.comment != "reconnect" || b.retry == "" || b.id != id {
 			t.Errorf("%s: last block %+v, %v; want a retry hint with id %q", name, b, err, id)
 		}
-		if b, err := c.next(); err != io.EOF {
+		if b, err := c.next(); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: after the end: %+v, %v", name, b, err)
 		}
 	}
 	resp := n.get(n.orderURL(o))
-	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("a new stream while draining: %s, Retry-After %q", resp.Status, resp.Header.Get("Retry-After"))
+	if resp.status != http.StatusServiceUnavailable || resp.header.Get("Retry-After") == "" {
+		t.Errorf("a new stream while draining: %d, Retry-After %q", resp.status, resp.header.Get("Retry-After"))
 	}
 	if err := n.hub.Drain(ctx); err != nil {
 		t.Errorf("draining again: %v", err)
@@ -262,7 +262,7 @@ func TestOldStreamIsRotatedWithAHint(t *testing.T) {
 	beats := 0
 	for {
 		b, err := c.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -294,10 +294,8 @@ func TestQuietStreamOutlivesItsWriteDeadlines(t *testing.T) {
 			}})
 			o := s.order(uuidNew())
 			c := n.open(n.orderURL(o))
-			if want := 1; http2 {
-				if want = 2; c.resp.ProtoMajor != want {
-					t.Fatalf("HTTP/%d", c.resp.ProtoMajor)
-				}
+			if want := map[bool]int{false: 1, true: 2}[http2]; c.resp.ProtoMajor != want {
+				t.Fatalf("HTTP/%d, want %d", c.resp.ProtoMajor, want)
 			}
 			for range 3 {
 				if b, err := c.next(); err != nil || b.comment != "quiet" {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -62,6 +63,7 @@ type store struct {
 	ring func(order, customer uuid.UUID)
 
 	failing, blind atomic.Bool // reads of events fail, or those of the watermark
+	pageRead       func()      // called when a page of many orders' events was read
 }
 
 func newStore(t testing.TB) *store {
@@ -116,6 +118,9 @@ func (s *store) Watermark(ctx context.Context) (tx int64, err error) {
 }
 
 func (s *store) CustomerEventsSince(ctx context.Context, customer uuid.UUID, tx int64, after millrace.EventPosition, limit int) ([]millrace.Event, error) {
+	if s.pageRead != nil {
+		defer s.pageRead()
+	}
 	return s.query(ctx, `SELECT `+eventColumns+` FROM order_events e WHERE ($1 = '00000000-0000-0000-0000-000000000000'::uuid
 		OR e.customer_id = $1) AND e.tx >= $2 AND (e.tx, e.order_id, e.version) > ($3, $4::uuid, $5::integer)
 		ORDER BY e.tx, e.order_id, e.version LIMIT $6`, customer, tx, after.Tx, after.OrderID, after.Version, limit)
@@ -185,14 +190,22 @@ func newNode(t testing.TB, s *store, options nodeOptions) *node {
 	n := &node{t: t, hub: NewHub(config)}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
-	running.Go(func() { n.hub.Run(ctx) })
+	running.Go(func() {
+		if err := n.hub.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	if !options.deaf {
 		var err error
 		n.listener, err = notify.NewListener(notify.ListenerConfig{DatabaseURL: s.url, PollOnly: options.poll, Rung: n.hub.Rung, Reset: n.hub.Reset})
 		if err != nil {
 			t.Fatal(err)
 		}
-		running.Go(func() { n.listener.Run(ctx) })
+		running.Go(func() {
+			if err := n.listener.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
 		eventually(t, "the listener listens", n.listener.Healthy)
 	}
 	mux := http.NewServeMux()
@@ -236,7 +249,7 @@ func newNode(t testing.TB, s *store, options nodeOptions) *node {
 func dialSmall(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetReadBuffer(4 << 10)
+		err = errors.Join(err, tcp.SetReadBuffer(4<<10))
 	}
 	return conn, err
 }
@@ -286,8 +299,8 @@ func (n *node) manyURL(customer uuid.UUID) string {
 	return n.server.URL + "/stream?customer=" + customer.String()
 }
 
-// get sends a request with the headers given as name, value, ...
-func (n *node) get(url string, headers ...string) *http.Response {
+// request sends a request with the headers given as name, value, ...
+func (n *node) request(url string, headers ...string) *http.Response {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	n.t.Cleanup(cancel)
@@ -304,6 +317,25 @@ func (n *node) get(url string, headers ...string) *http.Response {
 	}
 	n.t.Cleanup(func() { resp.Body.Close() })
 	return resp
+}
+
+// answer is a whole response.
+type answer struct {
+	status int
+	header http.Header
+	text   string
+}
+
+// get is for requests that get no stream.
+func (n *node) get(url string, headers ...string) answer {
+	n.t.Helper()
+	resp := n.request(url, headers...)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return answer{status: resp.StatusCode, header: resp.Header, text: string(text)}
 }
 
 // block is what lies between two empty lines of a stream.
@@ -328,12 +360,13 @@ type client struct {
 }
 
 func newClient(t testing.TB, resp *http.Response) *client {
+	t.Helper()
 	return &client{t: t, resp: resp, lines: bufio.NewReader(resp.Body)}
 }
 
 func (n *node) open(url string, headers ...string) *client {
 	n.t.Helper()
-	resp := n.get(url, headers...)
+	resp := n.request(url, headers...) //nolint:bodyclose // client.close does, and so does the test's end
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(resp.Body)
 		n.t.Fatalf("GET %s: %s: %s", url, resp.Status, text)

@@ -252,11 +252,7 @@ func (h *Hub) groupOf(c *conn) *group {
 	return g
 }
 
-// watched reports whether a stream cares for an event of this order. It is called with mu held.
-func (h *Hub) watched(order, customer uuid.UUID) bool {
-	return h.orders[order] != nil || h.watchedByMany(customer)
-}
-
+// watchedByMany reports whether a stream of many orders carries this customer's. It is called with mu held.
 func (h *Hub) watchedByMany(customer uuid.UUID) bool {
 	return len(h.all.conns) > 0 || h.customers[customer] != nil
 }

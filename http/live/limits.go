@@ -56,7 +56,7 @@ func (l *limits) release(v Viewer) {
 func (h *Hub) refuse(w http.ResponseWriter, r *http.Request, err *millrace.Error) {
 	h.rejected.Add(1)
 	if err.Code == millrace.CodeBusy || err.Code == millrace.CodeUnavailable {
-		w.Header().Set("Retry-After", strconv.Itoa(2+rand.N(4)))
+		w.Header().Set("Retry-After", strconv.Itoa(int(spread(2*time.Second, 5*time.Second).Seconds())))
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	h.config.WriteError(w, r, err)
@@ -81,5 +81,5 @@ func writeProblem(w http.ResponseWriter, _ *http.Request, err *millrace.Error) {
 
 // spread is a random time between a and b.
 func spread(a, b time.Duration) time.Duration {
-	return a + rand.N(max(b-a, 0)+1)
+	return a + rand.N(max(b-a, 0)+1) //nolint:gosec // apart from others, not a secret
 }

@@ -2,7 +2,6 @@ package live
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -42,16 +41,15 @@ func TestStreamsPastALimitAreRefused(t *testing.T) {
 			held := n.open(n.orderURL(o), c.first...)
 			n.open(n.manyURL(o.CustomerID), c.first...)
 			resp := n.get(n.orderURL(o), c.same...)
-			text, _ := io.ReadAll(resp.Body)
 			var problem struct{ Code, Detail string }
-			if err := json.Unmarshal(text, &problem); err != nil {
-				t.Fatalf("%v: %s", err, text)
+			if err := json.Unmarshal([]byte(resp.text), &problem); err != nil {
+				t.Fatalf("%v: %s", err, resp.text)
 			}
-			if resp.StatusCode != http.StatusServiceUnavailable || problem.Code != "busy" || !strings.Contains(problem.Detail, c.says) {
-				t.Errorf("%s: %s", resp.Status, text)
+			if resp.status != http.StatusServiceUnavailable || problem.Code != "busy" || !strings.Contains(problem.Detail, c.says) {
+				t.Errorf("%d: %s", resp.status, resp.text)
 			}
-			if after, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || after < 1 {
-				t.Errorf("Retry-After: %q", resp.Header.Get("Retry-After"))
+			if after, err := strconv.Atoi(resp.header.Get("Retry-After")); err != nil || after < 1 {
+				t.Errorf("Retry-After: %q", resp.header.Get("Retry-After"))
 			}
 			if c.other != nil {
 				n.open(n.orderURL(o), c.other...)

@@ -2,6 +2,7 @@ package live
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -15,7 +16,8 @@ func TestOrderStreamReplaysHistoryAndGoesOnLive(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	newDoorbell(t, s)
-	n := newNode(t, s, nodeOptions{})
+	// Sweeps are out of the way: history and what is rung for come by themselves.
+	n := newNode(t, s, nodeOptions{configure: func(c *Config) { c.Sweep = time.Hour }})
 	o := s.order(uuidNew())
 	s.mustWrite(o, 3)
 
@@ -120,18 +122,17 @@ func TestBadLastEventIDIsRefusedWithAReason(t *testing.T) {
 					url, headers = url+sep+"last_event_id="+strings.ReplaceAll(c.id, "+", "%2B"), nil
 				}
 				resp := n.get(url, headers...)
-				text, _ := io.ReadAll(resp.Body)
 				var problem struct {
 					Status       int
 					Code, Detail string
 				}
-				if err := json.Unmarshal(text, &problem); err != nil {
-					t.Fatalf("%v: %s", err, text)
+				if err := json.Unmarshal([]byte(resp.text), &problem); err != nil {
+					t.Fatalf("%v: %s", err, resp.text)
 				}
-				if resp.StatusCode != 400 || problem.Status != 400 || problem.Code != "invalid" || !strings.Contains(problem.Detail, c.says) {
-					t.Errorf("%s: %s", resp.Status, text)
+				if resp.status != 400 || problem.Status != 400 || problem.Code != "invalid" || !strings.Contains(problem.Detail, c.says) {
+					t.Errorf("%d: %s", resp.status, resp.text)
 				}
-				if got := resp.Header.Get("Content-Type"); got != "application/problem+json" {
+				if got := resp.header.Get("Content-Type"); got != "application/problem+json" {
 					t.Errorf("Content-Type %q", got)
 				}
 			})
@@ -206,11 +207,11 @@ func TestStreamEndsWithTheFinalOrderWhereSoConfigured(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.wantVersions(3, 3)
-	if b, err := c.event(); err != io.EOF {
+	if b, err := c.event(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %+v, %v", b, err)
 	}
-	if resp := n.get(n.orderURL(o), "Last-Event-ID", c.lastID); resp.StatusCode != http.StatusNoContent {
-		t.Errorf("coming back for more: %s, want 204", resp.Status)
+	if resp := n.get(n.orderURL(o), "Last-Event-ID", c.lastID); resp.status != http.StatusNoContent {
+		t.Errorf("coming back for more: %d, want 204", resp.status)
 	}
 	n.open(n.orderURL(o)).wantVersions(1, 3)
 }

@@ -2,7 +2,6 @@ package live
 
 import (
 	"context"
-	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -52,7 +51,7 @@ func (h *Hub) readLoop(ctx context.Context) {
 				h.config.Logger.WarnContext(ctx, "live streams cannot read events, will retry", "error", err)
 			}
 			pause = min(50*time.Millisecond<<min(failures, 6), 2*time.Second)
-			pause += rand.N(pause)
+			pause = spread(pause, 2*pause)
 		}
 		sleep(ctx, pause-time.Since(started))
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -107,7 +106,7 @@ func (h *Hub) resumeLoop(ctx context.Context) {
 			if err := h.readPage(ctx, c); err != nil && ctx.Err() == nil {
 				h.readErrors.Add(1)
 				h.config.Logger.WarnContext(ctx, "a live stream cannot read its history, will retry", "error", err)
-				sleep(ctx, 100*time.Millisecond+rand.N(200*time.Millisecond))
+				sleep(ctx, spread(100*time.Millisecond, 300*time.Millisecond))
 				h.resuming.add(c)
 			}
 		}

@@ -3,7 +3,6 @@ package live
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,7 +15,7 @@ func (h *Hub) sweepLoop(ctx context.Context) {
 	failing := false
 	for first := true; ; first = false {
 		if !first {
-			timer := time.NewTimer(h.config.Sweep*3/4 + rand.N(h.config.Sweep/2+1)) // apart from other processes
+			timer := time.NewTimer(spread(h.config.Sweep*3/4, h.config.Sweep*5/4)) // apart from other processes
 			select {
 			case <-ctx.Done():
 			case <-timer.C:
