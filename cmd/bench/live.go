@@ -255,7 +255,11 @@ func (c *liveCmd) besideStalled(ctx context.Context, s *stage, order int, f *liv
 	stalling, stop := context.WithCancel(ctx)
 	defer stop()
 	done := make(chan error, 1)
-	go func() { done <- s.streamsOf(order, c.Stalled).stall(stalling, c.Stalled) }()
+	w := s.streamsOf(order, c.Stalled)
+	path := w.path(0)
+	// Who comes again asks for what is new since, as a browser does.
+	w.path = func(int) string { return path + "?last_event_id=" + itoa(int(s.received[0].events.Load())) }
+	go func() { done <- w.stall(stalling, c.Stalled) }()
 	h, err := c.oneOrderPaced(ctx, s, order)
 	stop()
 	after, cutErr := s.cut(ctx)
