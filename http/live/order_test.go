@@ -37,6 +37,17 @@ func TestOrderStreamReplaysHistoryAndGoesOnLive(t *testing.T) {
 	}
 }
 
+// Nothing rings and no sweep comes: opening a stream is reason enough to read.
+func TestOpeningAStreamReadsItsHistory(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	o := s.order(uuidNew())
+	s.mustWrite(o, 3)
+	n := newNode(t, s, nodeOptions{deaf: true, configure: func(c *Config) { c.Sweep = time.Hour }})
+	<-n.hub.ready // the first sweep is over
+	n.open(n.orderURL(o)).wantVersions(1, 3)
+}
+
 func TestMessageHasTheDocumentedShape(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
