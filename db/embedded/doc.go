@@ -27,7 +27,7 @@
 //
 // Postgres refuses root, so the server is then run as the user "postgres", else
 // as "nobody", and an existing cluster as its owner. That user has to pass
-// through every parent of the directory, and a directory below /root or a
+// through every parent of the directory, and a directory in root's home or in a
 // 0700 home does not let it. The cluster is then made in
 // /var/lib/millrace/millrace-<name>-<random> (below /var/db on macOS, and a
 // throwaway one in the temporary directory), and the file "location" in the
