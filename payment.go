@@ -85,7 +85,8 @@ type Gateway interface {
 	Void(ctx context.Context, r PaymentRequest) (PaymentResult, error)
 	// Refund sends captured money back.
 	Refund(ctx context.Context, r PaymentRequest) (PaymentResult, error)
-	// Get asks what became of the call made under r.Key: its outcome as it stands now, or OutcomeNotFound.
+	// Get asks what became of the call made under r.Key: its outcome as it stands now, or OutcomeNotFound. OutcomeRetry says that
+	// nothing happened then; a question that cannot be answered now is an error.
 	Get(ctx context.Context, r PaymentRequest) (PaymentResult, error)
 }
 

@@ -38,7 +38,8 @@ type Carrier interface {
 	Name() string
 	// Buy buys a label for an order: approved, declined (no rate, bad address), retry or unknown.
 	Buy(ctx context.Context, r LabelRequest) (LabelResult, error)
-	// Get asks what became of the label asked for under key: as Buy, or OutcomeNotFound if the carrier never saw it.
+	// Get asks what became of the label asked for under key: as Buy, or OutcomeNotFound if the carrier never saw it. OutcomeRetry says
+	// that none was sold then; a question that cannot be answered now is an error.
 	Get(ctx context.Context, key string) (LabelResult, error)
 	// Track asks where a parcel is.
 	Track(ctx context.Context, reference, trackingNumber string) (TrackResult, error)

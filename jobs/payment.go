@@ -60,12 +60,12 @@ func (w *paymentWorker) ask(ctx context.Context, o *millrace.Order, t millrace.P
 	if t.State != millrace.TransactionRequested || unwanted {
 		r := w.call(ctx, w.Gateway.Get, request)
 		switch {
-		case r.Outcome != millrace.OutcomeNotFound:
+		case r.Outcome != millrace.OutcomeNotFound && r.Outcome != millrace.OutcomeRetry:
 			return r
 		case unwanted && time.Since(o.UpdatedAt) > abandonAfter:
 			return millrace.PaymentResult{Outcome: millrace.OutcomeDeclined, Code: millrace.CodeAbandoned}
 		case unwanted:
-			return r
+			return millrace.PaymentResult{Outcome: millrace.OutcomeNotFound, Gateway: r.Gateway}
 		}
 	}
 	switch t.Kind {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"millrace"
@@ -20,7 +21,7 @@ import (
 	"millrace/provider/simulated"
 )
 
-func TestMain(m *testing.M) { dbtest.Main(m, dbtest.NoLeaks()) }
+func testMain(m *testing.M) { dbtest.Main(m, dbtest.NoLeaks()) }
 
 // testBundle is a store, workers and simulated providers on a database of their own.
 type testBundle struct {
@@ -114,7 +115,9 @@ func (b *testBundle) find(id uuid.UUID) *millrace.Order {
 func (b *testBundle) until(id uuid.UUID, what string, ok func(*millrace.Order) bool) *millrace.Order {
 	b.t.Helper()
 	var o *millrace.Order
-	require.Eventually(b.t, func() bool { o = b.find(id); return ok(o) }, time.Minute, 10*time.Millisecond, "order never became %s", what)
+	if !assert.Eventually(b.t, func() bool { o = b.find(id); return ok(o) }, soon, 10*time.Millisecond, "order never became %s", what) {
+		b.t.Fatalf("order %+v\nshipment %+v\nevents %v", o, o.Shipment, b.events(id))
+	}
 	return o
 }
 

@@ -67,7 +67,7 @@ func (w *shipWorker) findUnwanted(ctx context.Context, o *millrace.Order, job *r
 	case r.Outcome == millrace.OutcomeApproved:
 		_, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind))
 		return err
-	case r.Outcome != millrace.OutcomeNotFound && r.Outcome != millrace.OutcomeDeclined:
+	case r.Outcome != millrace.OutcomeNotFound && r.Outcome != millrace.OutcomeDeclined && r.Outcome != millrace.OutcomeRetry:
 		return millrace.Errorf(millrace.CodeUnavailable, "The carrier answered %s when asked whether it sold a label.", r.Outcome)
 	}
 	if err := w.unpick(call, o); err != nil {
@@ -176,6 +176,9 @@ func (w *cancelShipmentWorker) Work(ctx context.Context, job *river.Job[millrace
 	r, err := w.Carrier.Cancel(call, o.Shipment.Reference)
 	if err != nil || r.Outcome != millrace.OutcomeApproved && r.Outcome != millrace.OutcomeDeclined {
 		return millrace.WrapError(millrace.CodeUnavailable, err, "The carrier did not take the label back yet.")
+	}
+	if r.Outcome == millrace.OutcomeDeclined {
+		w.Logger.ErrorContext(ctx, "carrier does not take back the label of an order that has ended", "order", o.ID, "code", r.Code)
 	}
 	_, err = w.Store.ShipmentCanceled(ctx, o.ID, actor(job.Kind))
 	return err
