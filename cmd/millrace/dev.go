@@ -53,7 +53,7 @@ func (c *devCmd) Run(ctx context.Context, io stdio) (err error) {
 	started := time.Now()
 	c.devDefaults()
 	log := c.logger(io.err)
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+	if err := os.MkdirAll(c.DataDir, 0o711); err != nil { //nolint:gosec // Postgres, run as another user where this one is root, has to pass through
 		return fmt.Errorf("make the data directory: %w", err)
 	}
 	databases, stop, err := c.databases(ctx, io.out, io.err)
