@@ -66,6 +66,9 @@ func (g *Gate) guardOwn(mux *http.ServeMux) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Request-Id", x.id)
+		if x.proto == "https" {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		if err := g.csrf.Check(r); err != nil {
 			x.deny(denyCrossSite.because(err))
 			return
