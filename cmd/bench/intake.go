@@ -167,6 +167,9 @@ func (c *intakeCmd) measureAt(ctx context.Context, b *bed, databaseURL string, s
 	if m.max, err = l.run(ctx); err != nil {
 		return m, err
 	}
+	if m.max.accepted == 0 {
+		return m, errors.New("no order was taken in: give it more --time")
+	}
 	m.postgres = b.server != nil
 	b.step("%s, half of the maximum", name)
 	l.rate, l.during, l.warm = m.max.perSecond()/2, nil, time.Second
