@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"millrace/db/dbtest"
 	"millrace/db/embedded"
 )
 
@@ -46,15 +47,7 @@ func statements(t testing.TB, env map[string]string) []string {
 func startPostgres(t testing.TB) *embedded.Server {
 	t.Helper()
 	ctx := t.Context()
-	server, err := embedded.Start(ctx, embedded.Config{Dir: t.TempDir(), Throwaway: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(context.WithoutCancel(ctx)); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
+	server := dbtest.StartServer(t, embedded.Config{Throwaway: true})
 	super := connect(t, server.URL("postgres"), "")
 	env := map[string]string{}
 	for key, value := range project(t).Services["postgres"].Environment {
