@@ -59,6 +59,7 @@ func TestPagesShowEachOrderOnceWhileOthersComeIn(t *testing.T) {
 				require.Len(rt, o.Lines, 1, "with their lines")
 				got = append(got, o.ID)
 			}
+			require.LessOrEqual(rt, len(got), len(want), "pages come to an end")
 			if more {
 				f.Before = page[len(page)-1].ID
 				if rapid.Bool().Draw(rt, "another comes in") {

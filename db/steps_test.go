@@ -229,6 +229,84 @@ func TestARefusedCommandHarmsNoOther(t *testing.T) {
 	b.requireSound()
 }
 
+// Commands on one order that share a transaction see each other's changes, in the order in which they came; each caller gets an answer
+// of its own.
+func TestStepsOfOneOrderMayShareATransaction(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id, other := b.place("TEA-001"), b.place("TEA-001")
+	require.NoError(t, b.store.ReserveStock(t.Context(), id))
+	free := b.lock(fmt.Sprintf("SELECT FROM orders WHERE id = '%s'", other))
+	var wg sync.WaitGroup
+	for n := range int64(2) {
+		wg.Go(func() { _ = resume(t.Context(), b.store, other) })
+		b.untilBlocked(n + 1) // at last both flushes of steps are under way
+	}
+	answers := make(chan *millrace.Order, 10)
+	queue := func(f func() (*millrace.Order, error)) {
+		waiting := b.store.Waiting()["step"]
+		wg.Go(func() {
+			o, err := f()
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- o
+		})
+		require.Eventually(t, func() bool { return b.store.Waiting()["step"] > waiting }, soon, time.Millisecond)
+	}
+	payment := func(r millrace.PaymentResult) {
+		queue(func() (*millrace.Order, error) { return b.store.SettlePayment(t.Context(), id, 1, r, "job:test") })
+	}
+	parcel := func(s millrace.ShipmentState) {
+		queue(func() (*millrace.Order, error) {
+			return b.store.TrackShipment(t.Context(), id, millrace.TrackResult{State: s}, "job:test")
+		})
+	}
+	payment(millrace.PaymentResult{Outcome: millrace.OutcomeUnknown})
+	payment(millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true})
+	queue(func() (*millrace.Order, error) {
+		return b.store.SettleShipment(t.Context(), id, millrace.LabelResult{Outcome: millrace.OutcomeApproved, TrackingNumber: "T1"}, "simulated", "job:test")
+	})
+	parcel(millrace.ShipmentInTransit)
+	parcel(millrace.ShipmentInTransit)
+	parcel(millrace.ShipmentDelivered)
+	free()
+	wg.Wait()
+	close(answers)
+	seen := make(map[*millrace.Order]bool)
+	for o := range answers {
+		require.False(t, seen[o], "two callers got the same order to change")
+		seen[o] = true
+	}
+	require.Len(t, seen, 6)
+	o := b.find(id)
+	require.Equal(t, millrace.OrderCompleted, o.Status)
+	require.Equal(t, millrace.ShipmentDelivered, o.Shipment.State)
+	require.Len(t, b.events(id), 8)
+	require.EqualValues(t, 1, b.count("SELECT count(DISTINCT tx) FROM order_events WHERE order_id = $1 AND version > 2", id), "in one transaction")
+	b.requireSound()
+}
+
+// Stock that an operator takes away at the same moment is not given to anyone.
+func TestStockThatIsTakenAwayMeanwhileIsNotGiven(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := b.place("RARE-010")
+	tx, err := b.newPool(1).Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `UPDATE inventory_levels SET on_hand = 0 WHERE sku = 'RARE-010'`)
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `INSERT INTO inventory_adjustments (sku, location, delta, actor, at) VALUES ('RARE-010', 'main', -10, 'operator:test', now())`)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() { done <- b.store.ReserveStock(t.Context(), id) }()
+	b.untilBlocked(1)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-done)
+	require.Equal(t, millrace.OrderFailed, b.find(id).Status)
+	b.requireSound()
+}
+
 // Guarantee 4, and no deadlock: few orders, few SKUs, every command, from everywhere.
 func TestStockIsConservedWhateverHappens(t *testing.T) {
 	t.Parallel()
