@@ -68,24 +68,60 @@ func (g *Gate) confirmPage(x *exchange) *denial {
 	return nil
 }
 
-// confirm proves an address: of a newcomer, who becomes a user thereby, or of a user.
+// confirm proves a user's address.
 func (g *Gate) confirm(x *exchange) *denial {
 	form, d := x.form()
 	if d != nil {
 		return d
 	}
 	ctx := x.r.Context()
-	purpose, email, p, err := g.useLink(ctx, form.Get("token"), mailSignUp, mailVerify)
-	if d := x.linkFault(err, "/auth/signup"); d != nil || err != nil {
+	email, _, err := g.useLink(ctx, form.Get("token"), mailVerify)
+	if err != nil {
+		return x.linkFault(err, "/auth/account")
+	}
+	u, err := g.store.oneUser(ctx, `UPDATE gate.users SET email_verified_at = coalesce(email_verified_at, now()) WHERE email = $1 RETURNING `+userColumns, email)
+	if err != nil {
+		return denyUnavailable.because(err)
+	}
+	x.note("verify_email", "ok", u.ID, "")
+	return x.message("Thank you", "Your e-mail address is confirmed.")
+}
+
+func (g *Gate) signUpConfirmPage(x *exchange) *denial {
+	x.render(http.StatusOK, "signupconfirm", page{Title: "Confirm your address", Data: x.r.URL.Query().Get("token")})
+	return nil
+}
+
+// signUpConfirm makes a newcomer a user. It asks for the password once more: else somebody could sign up with another's address,
+// wait for them to follow the link, and share the account.
+func (g *Gate) signUpConfirm(x *exchange) *denial {
+	form, d := x.form()
+	if d != nil {
 		return d
 	}
-	if purpose == mailVerify {
-		u, err := g.store.oneUser(ctx, `UPDATE gate.users SET email_verified_at = coalesce(email_verified_at, now()) WHERE email = $1 RETURNING `+userColumns, email)
-		if err != nil {
-			return denyUnavailable.because(err)
-		}
-		x.note("verify_email", "ok", u.ID, "")
-		return x.message("Thank you", "Your e-mail address is confirmed.")
+	ctx, token := x.r.Context(), form.Get("token")
+	email, hash, err := g.signUpOf(ctx, token)
+	if err != nil {
+		return x.linkFault(err, "/auth/signup")
+	}
+	guards := []guard{{throttleAddress, addressKey(x.client)}, {throttleAccount, email}}
+	if d := g.guessing(ctx, guards); d != nil {
+		return d
+	}
+	ok, err := g.store.hasher.verify(ctx, form.Get("password")[:min(len(form.Get("password")), maxPasswordBytes)], hash)
+	if err != nil {
+		return g.settle(ctx, guards, g.store.refund, denyBusy.because(err))
+	}
+	if !ok {
+		x.note("sign_up", "refused", "", "")
+		return x.formFault("signupconfirm", page{Title: "Confirm your address", Error: "that is not the password that was chosen at sign-up", Data: token})
+	}
+	if d := g.settle(ctx, guards, g.store.forgive, nil); d != nil {
+		return d
+	}
+	_, p, err := g.useLink(ctx, token, mailSignUp)
+	if err != nil {
+		return x.linkFault(err, "/auth/signup")
 	}
 	id, err := uuid.NewV7()
 	if err != nil {
@@ -139,9 +175,9 @@ func (g *Gate) resetConfirm(x *exchange) *denial {
 		return x.formFault("newpassword", page{Title: "Set a new password", Error: err.Error(), Data: form.Get("token")})
 	}
 	ctx := x.r.Context()
-	_, email, _, err := g.useLink(ctx, form.Get("token"), mailReset)
-	if d := x.linkFault(err, "/auth/reset"); d != nil || err != nil {
-		return d
+	email, _, err := g.useLink(ctx, form.Get("token"), mailReset)
+	if err != nil {
+		return x.linkFault(err, "/auth/reset")
 	}
 	if err := g.store.SetPassword(withActor(ctx, actorAnonymous, x.client.String()), email, form.Get("password")); err != nil {
 		return denyUnavailable.because(err)
@@ -161,8 +197,6 @@ func (g *Gate) resetConfirm(x *exchange) *denial {
 // linkFault answers for a link that does not work.
 func (x *exchange) linkFault(err error, retry string) *denial {
 	switch {
-	case err == nil:
-		return nil
 	case isBadCredential(err):
 		x.note("use_link", "refused", "", "")
 		if !x.wantsPage() {

@@ -85,8 +85,14 @@ func TestSignUpIsCompletedByTheMailedLink(t *testing.T) {
 			t.Fatalf("link: %d %s", res.StatusCode, res.body)
 		}
 	}
-	b.post(b.client(), "/auth/confirm", token).want(t, 200, "")
-	b.post(b.client(), "/auth/confirm", token).want(t, 401, "bad_credential")
+	// Who was signed up by somebody else does not know the password, and makes no account for them.
+	b.post(b.client(), "/auth/signup/confirm", token).want(t, 422, "invalid")
+	token.Set("password", "another password")
+	b.post(b.client(), "/auth/signup/confirm", token).want(t, 422, "invalid")
+	token.Set("password", "a fresh password")
+	b.post(b.client(), "/auth/confirm", token).want(t, 401, "bad_credential") // that is for users
+	b.post(b.client(), "/auth/signup/confirm", token).want(t, 200, "")
+	b.post(b.client(), "/auth/signup/confirm", token).want(t, 401, "bad_credential")
 	c := b.loggedIn("new@example.com", "a fresh password")
 	b.do(c, "GET", "/v1/orders", "").want(t, 200, "")
 	b.do(c, "GET", "/admin/x", "").want(t, 403, "forbidden")
@@ -117,6 +123,26 @@ func TestSignUpDoesNotTellWhoHasAnAccount(t *testing.T) {
 	box.next()
 	if res := b.login(b.client(), customerEmail, "a fresh password"); res.StatusCode != 401 {
 		t.Error("signing up again changed the password")
+	}
+}
+
+func TestAUserProvesTheirAddress(t *testing.T) {
+	t.Parallel()
+	box, mail := withMail(t)
+	b := setup(t, mail)
+	if _, err := b.gate.Store().AddUser(t.Context(), NewUser{Email: "half@example.com", Password: "a fresh password"}); err != nil {
+		t.Fatal(err)
+	}
+	c := b.loggedIn("half@example.com", "a fresh password")
+	if page := b.do(c, "GET", "/auth/account", ""); !strings.Contains(page.body, "not confirmed") {
+		t.Errorf("%s", page.body)
+	}
+	b.post(c, "/auth/email", nil).want(t, 200, "")
+	_, _, link := box.next()
+	u, _ := url.Parse(link)
+	b.post(b.client(), "/auth/confirm", url.Values{"token": {u.Query().Get("token")}}).want(t, 200, "")
+	if user, err := b.gate.Store().FindUser(t.Context(), "half@example.com"); err != nil || !user.Verified {
+		t.Errorf("%+v %v", user, err)
 	}
 }
 

@@ -391,6 +391,11 @@ func TestAttackKeyGuessing(t *testing.T) {
 			t.Fatalf("%d %s", res.StatusCode, res.body)
 		}
 	}
+	// Nor does it keep those out whose session merely ended: they are sent to the login page as before.
+	for range 60 {
+		b.get("/v1/a", "Cookie", "gate_session="+strings.Repeat("A", sessionTokenLen)).want(t, 401, "bad_credential")
+		b.get("/open/a", "Cookie", "gate_session="+strings.Repeat("A", sessionTokenLen)).want(t, 200, "")
+	}
 	if limited < 20 {
 		t.Errorf("%d of 60 guesses were limited", limited)
 	}

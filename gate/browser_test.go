@@ -108,7 +108,7 @@ func TestPeopleLogInWithABrowser(t *testing.T) {
 		t.Errorf("sent to %s", at)
 	}
 	do("a write from a page of the upstream", chromedp.Click(chromedp.CSS("button")), visible("#written"))
-	for _, path := range []string{"/auth/account", "/auth/password", "/auth/factor", "/auth/signup", "/auth/reset", "/auth/logout", "/auth/confirm?token=x", "/auth/reset/confirm?token=x"} {
+	for _, path := range []string{"/auth/account", "/auth/password", "/auth/factor", "/auth/signup", "/auth/reset", "/auth/logout", "/auth/confirm?token=x", "/auth/signup/confirm?token=x", "/auth/reset/confirm?token=x"} {
 		do(path, chromedp.Navigate(b.url+path), visible("main"))
 		fits(path)
 	}

@@ -273,29 +273,50 @@ func (g *Gate) mailLink(ctx context.Context, purpose, email string, p mailPayloa
 	if err != nil {
 		return "", fmt.Errorf("store a link: %w", err)
 	}
-	path := map[string]string{mailSignUp: "/auth/confirm", mailVerify: "/auth/confirm", mailReset: "/auth/reset/confirm"}[purpose]
+	path := map[string]string{mailSignUp: "/auth/signup/confirm", mailVerify: "/auth/confirm", mailReset: "/auth/reset/confirm"}[purpose]
 	return base + path + "?token=" + url.QueryEscape(token), nil
+}
+
+// signUpOf returns whom a sign-up's link is for and the hash of the password that was chosen, and leaves the link usable.
+func (g *Gate) signUpOf(ctx context.Context, token string) (email, passwordHash string, err error) {
+	hash := sha256.Sum256([]byte(token))
+	var box []byte
+	err = g.store.pool.QueryRow(ctx, `SELECT email, payload FROM gate.mail_links WHERE token_hash = $1 AND expires_at > now() AND purpose = $2`,
+		hash[:], mailSignUp).Scan(&email, &box)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", "", errBadCredential
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("look at a link: %w", err)
+	}
+	p, err := g.openLink(mailSignUp, email, box)
+	return email, p.PasswordHash, err
+}
+
+func (g *Gate) openLink(purpose, email string, box []byte) (p mailPayload, err error) {
+	text, err := g.vault.open("link "+purpose+" "+email, box)
+	if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(text, &p); err != nil {
+		return p, fmt.Errorf("decode a link: %w", err)
+	}
+	return p, nil
 }
 
 // useLink takes a mailed link out of the database and returns what it is for. A link that was used, replaced, is too old or
 // never existed is errBadCredential.
-func (g *Gate) useLink(ctx context.Context, token string, purposes ...string) (purpose, email string, p mailPayload, err error) {
+func (g *Gate) useLink(ctx context.Context, token, purpose string) (email string, p mailPayload, err error) {
 	hash := sha256.Sum256([]byte(token))
 	var box []byte
-	err = g.store.pool.QueryRow(ctx, `DELETE FROM gate.mail_links WHERE token_hash = $1 AND expires_at > now() AND purpose = ANY($2)
-		RETURNING purpose, email, payload`, hash[:], purposes).Scan(&purpose, &email, &box)
+	err = g.store.pool.QueryRow(ctx, `DELETE FROM gate.mail_links WHERE token_hash = $1 AND expires_at > now() AND purpose = $2
+		RETURNING email, payload`, hash[:], purpose).Scan(&email, &box)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return "", "", p, errBadCredential
+		return "", p, errBadCredential
 	}
 	if err != nil {
-		return "", "", p, fmt.Errorf("use a link: %w", err)
+		return "", p, fmt.Errorf("use a link: %w", err)
 	}
-	text, err := g.vault.open("link "+purpose+" "+email, box)
-	if err != nil {
-		return "", "", p, err
-	}
-	if err := json.Unmarshal(text, &p); err != nil {
-		return "", "", p, fmt.Errorf("decode a link: %w", err)
-	}
-	return purpose, email, p, nil
+	p, err = g.openLink(purpose, email, box)
+	return email, p, err
 }

@@ -47,6 +47,8 @@ func (g *Gate) ownHandler() http.Handler {
 	if g.cfg.Mail != nil {
 		handle("GET /auth/signup", g.whereSignUp(g.signUpPage))
 		handle("POST /auth/signup", g.whereSignUp(g.signUp))
+		handle("GET /auth/signup/confirm", g.signUpConfirmPage)
+		handle("POST /auth/signup/confirm", g.signUpConfirm)
 		handle("GET /auth/confirm", g.confirmPage)
 		handle("POST /auth/confirm", g.confirm)
 		handle("GET /auth/reset", g.resetPage)

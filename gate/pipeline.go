@@ -177,14 +177,7 @@ func (x *exchange) identify() *denial {
 	case errors.Is(err, errAmbiguous):
 		return denyAmbiguous
 	case errors.Is(err, errBadCredential):
-		q, ok := x.gate.badCredentials.take(addressKey(x.client), x.gate.now())
-		if !ok {
-			return denyRate.after(q.wait)
-		}
-		if x.route.public && len(x.r.Header["Authorization"]) == 0 {
-			return nil
-		}
-		return denyCredential
+		return x.badCredential()
 	default:
 		return denyUnavailable.because(err)
 	}
@@ -192,6 +185,20 @@ func (x *exchange) identify() *denial {
 		return x.checkOrigin()
 	}
 	return nil
+}
+
+// badCredential counts bad keys against the address. Sessions end by themselves all the time, and their owners must get to the
+// login page however often they asked.
+func (x *exchange) badCredential() *denial {
+	switch {
+	case len(x.r.Header["Authorization"]) > 0:
+		if q, ok := x.gate.badCredentials.take(addressKey(x.client), x.gate.now()); !ok {
+			return denyRate.after(q.wait)
+		}
+	case x.route.public:
+		return nil
+	}
+	return denyCredential
 }
 
 // checkOrigin refuses what another site's page makes a browser do with its session. Opening a WebSocket is a GET, but what
