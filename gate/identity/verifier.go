@@ -48,8 +48,9 @@ type Config struct {
 
 // Verifier checks tokens. It is safe for concurrent use and starts no goroutine.
 type Verifier struct {
-	cfg  Config
-	keys *keySet
+	cfg    Config
+	keys   *keySet
+	recent recent
 }
 
 // NewVerifier checks the configuration. It fetches nothing yet: a service may start before its gate.
@@ -106,6 +107,12 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	if len(token) > maxToken {
 		return Claims{}, fmt.Errorf("%w: %d bytes are too many", ErrInvalid, len(token))
 	}
+	if known, ok := v.recent.find(token); ok {
+		if _, err := v.keys.find(ctx, known.keyID); err != nil {
+			return Claims{}, err
+		}
+		return v.check(known.claims)
+	}
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {
 		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -121,7 +128,11 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	if err := parsed.Claims(key, &t); err != nil {
 		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	return v.check(t)
+	claims, err := v.check(t)
+	if err == nil {
+		v.recent.remember(token, verified{parsed.Headers[0].KeyID, t})
+	}
+	return claims, err
 }
 
 // check applies the rules on claims whose signature holds.

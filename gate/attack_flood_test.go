@@ -1,0 +1,133 @@
+package gate
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAttackOversizedHeaders(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	status, _ := b.raw("GET /open/a HTTP/1.1\r\nHost: x\r\nX-Big: " + strings.Repeat("a", 64<<10) + "\r\n\r\n")
+	if !strings.Contains(status, "431") {
+		t.Errorf("one big header: %q", status)
+	}
+	var many strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&many, "X-%d: aaaaaaaa\r\n", i)
+	}
+	if status, _ := b.raw("GET /open/a HTTP/1.1\r\nHost: x\r\n" + many.String() + "\r\n"); !strings.Contains(status, "431") {
+		t.Errorf("many headers: %q", status)
+	}
+	if b.upstream.count() != 0 {
+		t.Error("it reached the upstream")
+	}
+}
+
+func TestAttackSlowloris(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(c *Config) { c.HeaderTimeout, c.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond })
+	for name, start := range map[string]string{"half a header": "GET /open/a HTTP/1.1\r\nHost: x\r\nX-Slow: ", "nothing at all": "", "idle after a request": "GET /open/a HTTP/1.1\r\nHost: x\r\n\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", b.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, start)
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.ReadAll(conn); err != nil {
+				t.Errorf("the connection was kept: %v", err)
+			}
+		})
+	}
+	t.Run("a body that drips", func(t *testing.T) {
+		t.Parallel()
+		slow := setupRoutes(t, `
+routes:
+  - {path: /, upstream: "%s", allow: [public], timeout: 400ms}
+`)
+		conn, err := net.Dial("tcp", slow.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nab")
+		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		text, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 408") || !strings.Contains(string(text), "body_too_slow") {
+			t.Errorf("%s %v", text, err)
+		}
+	})
+}
+
+func TestAttackManyIdleConnections(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(c *Config) { c.MaxConnsPerAddress, c.MaxConns = 5, 8 })
+	// The whole of 127/8 is ours: other clients come from other addresses of it.
+	dial := func(from string) (net.Conn, bool) {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		conn, err := d.Dial("tcp", b.addr)
+		if err != nil {
+			return nil, false
+		}
+		t.Cleanup(func() { conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.WriteString(conn, "GET /open/a HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return conn, false
+		}
+		n, _ := conn.Read(make([]byte, 4096))
+		return conn, n > 0
+	}
+	var first net.Conn
+	for i := range 5 {
+		conn, ok := dial("127.0.0.1")
+		if !ok {
+			t.Fatalf("connection %d was refused", i+1)
+		}
+		first = conn
+	}
+	if _, ok := dial("127.0.0.1"); ok {
+		t.Error("a sixth connection from one address was served")
+	}
+	for i := range 3 {
+		if _, ok := dial("127.0.0.2"); !ok {
+			t.Errorf("connection %d from another address was refused", i+1)
+		}
+	}
+	if _, ok := dial("127.0.0.3"); ok {
+		t.Error("a ninth connection was served")
+	}
+	first.Close()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		if _, ok := dial("127.0.0.3"); ok {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a place that became free was not given away")
+		}
+	}
+}
+
+func TestAttackBodiesOverTheLimit(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	big := strings.Repeat("x", 64<<10+1)
+	auth := []string{"Authorization", bearer(b.customerKey)}
+	b.do(b.client(), "POST", "/v1/a", big, auth...).want(t, 413, "body_too_large")
+	if b.upstream.count() != 0 {
+		t.Error("it reached the upstream")
+	}
+	chunked := fmt.Sprintf("POST /v1/a HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", b.addr, b.customerKey, len(big), big)
+	if status, rest := b.raw(chunked); !strings.Contains(status, "413") {
+		t.Errorf("chunked: %s %s", status, rest)
+	}
+	b.do(b.client(), "POST", "/v1/a", big[1:], auth...).want(t, 200, "")
+}

@@ -1,0 +1,49 @@
+package gate
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestASlowUpstreamIsGivenUp(t *testing.T) {
+	t.Parallel()
+	b := setupRoutes(t, `
+routes:
+  - {path: /, upstream: "%s", allow: [public], timeout: 200ms}
+  - {path: /gone/, upstream: "http://127.0.0.1:1", allow: [public]}
+`)
+	release := make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	b.upstream.serve(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})
+	b.get("/a").want(t, 504, "upstream_timeout")
+	res := b.get("/gone/a")
+	res.want(t, 502, "upstream_failed")
+	if strings.Contains(res.body, "127.0.0.1") {
+		t.Errorf("the cause reached the client: %s", res.body)
+	}
+}
+
+func TestHalfAnAnswerIsNotTakenForAWholeOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.upstream.serve(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	res, err := b.client().Get(b.url + "/open/a")
+	if err == nil {
+		_, err = io.ReadAll(res.Body)
+		res.Body.Close()
+	}
+	if err == nil {
+		t.Error("the client did not notice")
+	}
+}
