@@ -262,6 +262,50 @@ func TestAWithdrawnKeyStopsBeingTrusted(t *testing.T) {
 	}
 }
 
+// A token that was seen before is not checked from scratch, which must let nothing through that a new one would not.
+func TestAKnownTokenIsRefusedForWhatChangedSince(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(*issuer, *time.Time){
+		"time has passed": func(_ *issuer, now *time.Time) { *now = now.Add(66 * time.Second) },
+		"its key was withdrawn": func(i *issuer, now *time.Time) {
+			i.jwks.Keys = nil
+			*now = now.Add(11 * time.Minute)
+		},
+		"another key has the same id": func(i *issuer, now *time.Time) {
+			public, _, _ := ed25519.GenerateKey(rand.Reader)
+			i.jwks.Keys = []jose.JSONWebKey{{Key: public, KeyID: i.kid, Algorithm: "EdDSA", Use: "sig"}}
+			*now = now.Add(11 * time.Minute)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			i := newIssuer(t)
+			now := time.Now()
+			v := i.verifier(func(c *identity.Config) {
+				c.Now = func() time.Time { return now }
+				c.MaxLifetime = time.Hour
+			})
+			life := 60
+			if name != "time has passed" {
+				life = 3000 // so that it is the key alone that decides
+			}
+			token := i.sign(good().with("exp", now.Unix()+int64(life)))
+			for range 2 {
+				c, err := v.Verify(t.Context(), token)
+				if err != nil || c.Subject != "u1" {
+					t.Fatal(c, err)
+				}
+			}
+			i.mu.Lock()
+			change(i, &now)
+			i.mu.Unlock()
+			if _, err := v.Verify(t.Context(), token); !errors.Is(err, identity.ErrInvalid) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestMiddleware(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)

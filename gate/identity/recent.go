@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto/ed25519"
 	"crypto/sha256"
 	"sync"
 )
@@ -14,9 +15,10 @@ type recent struct {
 	previous map[[sha256.Size]byte]verified
 }
 
-// verified is a payload and the id of the key that signed it.
+// verified is a payload and the key that signed it.
 type verified struct {
 	keyID  string
+	key    ed25519.PublicKey
 	claims tokenClaims
 }
 

@@ -108,10 +108,13 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 		return Claims{}, fmt.Errorf("%w: %d bytes are too many", ErrInvalid, len(token))
 	}
 	if known, ok := v.recent.find(token); ok {
-		if _, err := v.keys.find(ctx, known.keyID); err != nil {
+		key, err := v.keys.find(ctx, known.keyID)
+		if err != nil {
 			return Claims{}, err
 		}
-		return v.check(known.claims)
+		if known.key.Equal(key) {
+			return v.check(known.claims)
+		}
 	}
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {
@@ -130,7 +133,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 	}
 	claims, err := v.check(t)
 	if err == nil {
-		v.recent.remember(token, verified{parsed.Headers[0].KeyID, t})
+		v.recent.remember(token, verified{parsed.Headers[0].KeyID, key, t})
 	}
 	return claims, err
 }
