@@ -11,7 +11,6 @@ import (
 	"millrace/gate/identity"
 )
 
-
 // spellings of a header that some server takes for the same.
 func spellings(name string) []string {
 	return []string{
