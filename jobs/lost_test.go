@@ -299,7 +299,10 @@ func TestQuietMeansDone(t *testing.T) {
 			b.requireLedger(id)
 		}
 		if o.Status == millrace.OrderCanceled {
-			require.Zero(t, b.labels(id)+b.picks(id), "nothing leaves for a canceled order")
+			require.Zero(t, b.picks(id), "nothing is picked for a canceled order")
+			require.Zero(t, b.count(`SELECT count(*) FROM simulated.labels l WHERE order_id = $1 AND state = 'purchased'
+				AND NOT EXISTS (SELECT FROM simulated.calls c WHERE c.reference = l.reference AND c.operation = 'cancel')`, id),
+				"its label was given back, unless the parcel had left by then")
 		}
 		b.events(id)
 	}
