@@ -268,14 +268,21 @@ func (c *liveCmd) besideStalled(ctx context.Context, s *stage, order int, f *liv
 }
 
 // underLoad measures the streams of customers whose orders go through a pipeline at half of what it takes.
-func (c *liveCmd) underLoad(ctx context.Context, b *bed, round int, f *liveFigures) (err error) {
+func (c *liveCmd) underLoad(ctx context.Context, b *bed, round int, f *liveFigures) error {
 	b.step("round %d: the pipeline's highest rate", round+1)
 	rate, err := (&pipelineCmd{commonFlags: c.commonFlags, SKUs: c.SKUs}).measure(ctx, b, millraceMode())
 	if err != nil {
 		return err
 	}
-	rate /= 2
-	b.step("round %d: %d watchers at %.0f orders/s", round+1, c.Watchers, rate)
+	if rate == 0 {
+		return errNothingCompleted
+	}
+	b.step("round %d: %d watchers at %.0f orders/s", round+1, c.Watchers, rate/2)
+	return c.atLoad(ctx, b, rate/2, f)
+}
+
+// atLoad measures the streams of customers at a rate of orders.
+func (c *liveCmd) atLoad(ctx context.Context, b *bed, rate float64, f *liveFigures) (err error) {
 	s, err := newStage(ctx, b, c.SKUs, 0)
 	if err != nil {
 		return err
@@ -284,20 +291,21 @@ func (c *liveCmd) underLoad(ctx context.Context, b *bed, round int, f *liveFigur
 	h, err := s.watched(ctx, s.customerStreams(c.Watchers), func(ctx context.Context) (h *hdrhistogram.Histogram, err error) {
 		o := s.pipeline.offer(ctx, c.SKUs, rate)
 		defer func() { err = errors.Join(err, o.stop()) }()
-		if err := sleep(ctx, warmUp); err != nil {
+		if err := o.warmUp(ctx); err != nil {
 			return nil, err
 		}
 		s.lags.begin()
-		completed, cpu := s.pipeline.complete.Load(), cpuTime(s.server.pid())
+		begun, completed, cpu := time.Now(), s.pipeline.complete.Load(), cpuTime(s.server.pid())
 		if err := sleep(ctx, c.Time); err != nil {
 			return nil, err
 		}
-		used := cpuTime(s.server.pid()) - cpu
-		f.note("pipeline at half load", "orders/s", float64(s.pipeline.complete.Load()-completed)/c.Time.Seconds())
-		if h = s.lags.end(); h.TotalCount() == 0 {
-			return nil, errors.New("nothing was delivered")
+		if err := s.awaitArrivals(ctx, 1); err != nil {
+			return nil, err
 		}
-		f.note("deliveries at half load", "1/s", float64(h.TotalCount())/c.Time.Seconds())
+		used, took := cpuTime(s.server.pid())-cpu, time.Since(begun).Seconds()
+		f.note("pipeline at half load", "orders/s", float64(s.pipeline.complete.Load()-completed)/took)
+		h = s.lags.end()
+		f.note("deliveries at half load", "1/s", float64(h.TotalCount())/took)
 		f.note("server time a delivery, at half load", "us", float64(used.Microseconds())/float64(h.TotalCount()))
 		return h, nil
 	})

@@ -30,6 +30,8 @@ func (c *snapshotCmd) Validate() error {
 // drainLimit is how long a backlog is watched for its end.
 const drainLimit = 2 * time.Minute
 
+var errNothingCompleted = errors.New("no order was completed while the pipeline's highest rate was measured: take a longer --time")
+
 // steady is what became of a steady load.
 type steady struct {
 	completed float64 // orders/s
@@ -58,6 +60,9 @@ func (c *snapshotCmd) Run(ctx context.Context, stdio stdio) (err error) {
 		rate, err := (&pipelineCmd{commonFlags: c.commonFlags, SKUs: c.SKUs}).measure(ctx, b, millraceMode())
 		if err != nil {
 			return err
+		}
+		if rate == 0 {
+			return errNothingCompleted
 		}
 		most = append(most, rate)
 		rate *= c.Load
@@ -112,7 +117,7 @@ func (c *snapshotCmd) measure(ctx context.Context, b *bed, rate, few float64) (s
 	defer p.close()
 	o := p.offer(ctx, c.SKUs, rate)
 	defer func() { err = errors.Join(err, o.stop()) }()
-	if err := sleep(ctx, warmUp); err != nil {
+	if err := o.warmUp(ctx); err != nil {
 		return s, err
 	}
 	release := func() error { return nil }
@@ -126,10 +131,11 @@ func (c *snapshotCmd) measure(ctx context.Context, b *bed, rate, few float64) (s
 		if err := sleep(ctx, min(time.Second, c.Held-time.Since(begun))); err != nil {
 			return s, errors.Join(err, release())
 		}
-		s.backlog = max(s.backlog, o.backlog())
+		s.left = o.backlog()
+		s.backlog = max(s.backlog, s.left)
 	}
 	took := time.Since(begun).Seconds()
-	s.offered, s.completed, s.left = float64(o.placed.Load()-placed)/took, float64(p.complete.Load()-complete)/took, o.backlog()
+	s.offered, s.completed = float64(o.placed.Load()-placed)/took, float64(p.complete.Load()-complete)/took
 	if err := release(); err != nil || few == 0 {
 		return s, err
 	}
@@ -219,6 +225,19 @@ func (o *offering) run(ctx context.Context, skus int, rate float64) error {
 			}
 		})
 	}
+}
+
+// warmUp waits until orders have been coming for a while and one at least was completed.
+func (o *offering) warmUp(ctx context.Context) error {
+	if err := sleep(ctx, warmUp); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if !until(ctx, func() bool { return o.p.complete.Load() > 0 }) {
+		return fmt.Errorf("no order was completed: %w", ctx.Err())
+	}
+	return nil
 }
 
 // backlog is how many orders were acknowledged and are not completed.
