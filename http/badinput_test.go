@@ -1,12 +1,16 @@
 package http_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/base64"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -275,6 +279,52 @@ func TestABodyOfUnknownLengthIsBoundedAsWell(t *testing.T) {
 	require.NoError(t, err)
 	(&reply{t: t, status: resp.StatusCode, header: resp.Header, body: body}).problem(http.StatusRequestEntityTooLarge, millrace.CodeTooLarge)
 	require.Equal(t, before, b.rows())
+}
+
+func TestABodyThatDoesNotArriveIsGivenUp(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(c *orderhttp.Config) { c.BodyTimeout = 100 * time.Millisecond })
+	before := b.rows()
+	for _, c := range []struct {
+		name, head string
+		status     int
+		code       millrace.Code
+	}{
+		{"a call's", "POST /v1/orders HTTP/1.1\r\nTest-Subject: ada\r\nIdempotency-Key: k\r\nContent-Type: application/json\r\n", 408, "request_timeout"},
+		{"a stranger's", "POST /v1/orders HTTP/1.1\r\n", 401, millrace.CodeUnauthorized},
+		{"one for nowhere", "POST /v1/nowhere HTTP/1.1\r\nTest-Subject: ada\r\n", 404, millrace.CodeNotFound},
+		{"one that nobody reads", "GET /v1/orders HTTP/1.1\r\nTest-Subject: ada\r\n", 200, ""},
+	} {
+		var dialer net.Dialer
+		conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(b.http.URL, "http://"))
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = fmt.Fprintf(conn, "%sHost: x\r\nContent-Length: %d\r\n\r\n%s", c.head, len(teaOrder), teaOrder[:10])
+		require.NoError(t, err)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err, c.name)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err, c.name)
+		answer := &reply{t: t, status: resp.StatusCode, header: resp.Header, body: body}
+		if answer.is(c.status); c.status != http.StatusOK {
+			answer.problem(c.status, c.code)
+		}
+	}
+	require.Equal(t, before, b.rows())
+}
+
+func TestTheTimeForABodyDoesNotCountForTheWork(t *testing.T) {
+	t.Parallel()
+	const limit = 100 * time.Millisecond
+	b := setup(t, func(c *orderhttp.Config) { c.BodyTimeout = limit })
+	release := b.hold()
+	answer := make(chan *reply)
+	go func() { answer <- b.call(ada, "POST", "/v1/orders", teaOrder, "Idempotency-Key", "k") }()
+	b.whenLocked()
+	<-time.After(3 * limit) // a deadline that was left on the connection would have ended the request by now
+	release()
+	(<-answer).is(http.StatusCreated)
 }
 
 // blanks reads as n spaces.

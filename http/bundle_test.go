@@ -115,14 +115,27 @@ type contract struct {
 	validator validator.Validator
 }
 
+// newValidator is the validator of a document. It is made once: all servers of the tests have the same document, and it takes longer to
+// make than most tests to run.
 func newValidator(t testing.TB, spec []byte) validator.Validator {
 	t.Helper()
+	validators.Lock()
+	defer validators.Unlock()
+	if v := validators.byDocument[string(spec)]; v != nil {
+		return v
+	}
 	document, err := libopenapi.NewDocument(spec)
 	require.NoError(t, err)
 	v, errs := validator.NewValidator(document)
 	require.Empty(t, errs)
+	validators.byDocument[string(spec)] = v
 	return v
 }
+
+var validators = struct {
+	sync.Mutex
+	byDocument map[string]validator.Validator
+}{byDocument: make(map[string]validator.Validator)}
 
 func (c *contract) CloseIdleConnections() { c.next.CloseIdleConnections() }
 

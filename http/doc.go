@@ -15,6 +15,7 @@
 //
 //	observe      status and duration are measured, failures are logged with their cause and the request's id
 //	protect      headers that browsers heed; a panic becomes a 500
+//	hurry        a body that does not arrive in time is given up
 //	canonical    a path or a query that could be read in two ways is refused
 //	authenticate the identity, and whether this path is open to it
 //	route        what the path names; 404 and 405 as problems

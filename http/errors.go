@@ -42,16 +42,19 @@ var statuses = map[millrace.Code]int{
 	codeBodyTimeout:           http.StatusRequestTimeout,
 }
 
-// retryAfter is what a client is told to wait, in seconds, where the same request may succeed later.
-var retryAfter = map[millrace.Code]string{
-	millrace.CodeInFlight:    "1",
-	millrace.CodeBusy:        "1",
-	millrace.CodeUnavailable: "2",
-	millrace.CodeUnknown:     "1",
+// retryAfter is what a client is told to wait, in seconds, where the same request may succeed later; "" where it will not.
+func retryAfter(code millrace.Code) string {
+	switch code { //nolint:exhaustive // most failures are for good
+	case millrace.CodeInFlight, millrace.CodeBusy, millrace.CodeUnknown:
+		return "1"
+	case millrace.CodeUnavailable:
+		return "2"
+	}
+	return ""
 }
 
 // Problem is the body of every answer that is not a success: RFC 9457 with a stable code.
-type Problem struct {
+type Problem struct { //nolint:errname // RFC 9457 calls it so, and so does the OpenAPI document
 	Type      string         `json:"type" doc:"always about:blank: the code tells problems apart"`
 	Title     string         `json:"title" doc:"the status in words"`
 	Status    int            `json:"status" doc:"the HTTP status"`
@@ -79,10 +82,7 @@ func (p *Problem) ContentType(string) string { return "application/problem+json"
 // problemOf makes the public side of an error. What is not a millrace.Error is a defect and says nothing.
 func problemOf(err error) *Problem {
 	e := asError(err)
-	status, known := statuses[e.Code]
-	if !known {
-		status = http.StatusInternalServerError
-	}
+	status := Status(e.Code)
 	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: string(e.Code), Detail: e.Message}
 	if e.Field != "" {
 		p.Errors = []ProblemError{{Location: location(e.Field), Message: e.Message}}
@@ -92,8 +92,7 @@ func problemOf(err error) *Problem {
 
 // asError is the millrace.Error in err's chain; any other error becomes one that says nothing about it.
 func asError(err error) *millrace.Error {
-	var e *millrace.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*millrace.Error](err); ok {
 		return e
 	}
 	return millrace.WrapError(millrace.CodeInternal, err, "Something is wrong on our side. It has been logged; try again later.")
@@ -145,28 +144,26 @@ func problemFromHuma(ctx huma.Context, status int, _ string, errs ...error) huma
 func errorFromHuma(status int, errs []error) error {
 	var details []ProblemError
 	for _, err := range errs {
-		var own *millrace.Error
-		if errors.As(err, &own) {
+		if _, ok := errors.AsType[*millrace.Error](err); ok {
 			return err
 		}
-		var detail *huma.ErrorDetail
-		if errors.As(err, &detail) {
+		if detail, ok := errors.AsType[*huma.ErrorDetail](err); ok {
 			details = append(details, ProblemError{Location: detail.Location, Message: detail.Message})
 		}
 	}
 	switch {
 	case len(details) > 0:
-		return &invalidRequest{details}
+		return &mismatchError{details}
 	case status >= http.StatusBadRequest && status < http.StatusInternalServerError:
 		return millrace.Errorf(millrace.CodeInvalid, "A JSON body is required: see /openapi.json for its fields.")
 	}
 	return errors.Join(append(errs, fmt.Errorf("status %d", status))...)
 }
 
-// invalidRequest is a request that does not match the OpenAPI document, in one or more places.
-type invalidRequest struct{ details []ProblemError }
+// mismatchError is a request that does not match the OpenAPI document, in one or more places.
+type mismatchError struct{ details []ProblemError }
 
-func (e *invalidRequest) Error() string {
+func (e *mismatchError) Error() string {
 	first := e.details[0]
 	text := fmt.Sprintf("%s: %s.", first.Location, first.Message)
 	if more := len(e.details) - 1; more > 0 {
@@ -178,15 +175,14 @@ func (e *invalidRequest) Error() string {
 // failed turns an error into the problem to answer, sets the headers that go with it, and notes the error for the log.
 func (x *exchange) failed(h http.Header, err error) *Problem {
 	var p *Problem
-	var mismatch *invalidRequest
-	if errors.As(err, &mismatch) {
+	if mismatch, ok := errors.AsType[*mismatchError](err); ok {
 		p = problemOf(millrace.Errorf(millrace.CodeInvalid, "%s", mismatch.Error()))
 		p.Errors = mismatch.details[:min(len(mismatch.details), maxDetails)]
 	} else {
 		p = problemOf(err)
 	}
 	p.RequestID = x.id
-	if wait := retryAfter[millrace.Code(p.Code)]; wait != "" && h.Get("Retry-After") == "" {
+	if wait := retryAfter(millrace.Code(p.Code)); wait != "" && h.Get("Retry-After") == "" {
 		h.Set("Retry-After", wait)
 	}
 	if p.Status == http.StatusUnauthorized {

@@ -73,11 +73,8 @@ func (s *Server) listEvents(ctx context.Context, in *listEventsInput) (*eventPag
 func eventFor(viewer millrace.Principal, e millrace.Event) Event {
 	v := Event{OrderID: e.OrderID, Version: e.Version, Type: eventType(e.Type), Status: orderStatus(e.Status),
 		PaymentStatus: paymentStatus(e.PaymentStatus), FulfillmentStatus: fulfillmentStatus(e.FulfillmentStatus), At: e.At, Data: e.Data}
-	switch {
-	case viewer.Is(millrace.RoleOperator):
+	if viewer.Is(millrace.RoleOperator) {
 		v.Actor = e.Actor
-	case e.Type == millrace.EventOrderOnHold:
-		v.Data = json.RawMessage("{}") // why an order is on hold is for operators, like hold_reason
 	}
 	return v
 }

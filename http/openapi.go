@@ -89,7 +89,7 @@ func problemResponses(problem *huma.Schema) map[string]*huma.Response {
 			responses[name] = &huma.Response{Description: http.StatusText(status),
 				Content: map[string]*huma.MediaType{"application/problem+json": {Schema: problem}}}
 		}
-		if retryAfter[code] != "" {
+		if retryAfter(code) != "" {
 			responses[name].Headers = map[string]*huma.Param{"Retry-After": {Description: "seconds to wait before the same request may succeed",
 				Schema: &huma.Schema{Type: huma.TypeInteger}}}
 		}

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -86,10 +85,7 @@ func (s *Server) admit(who audience) func(huma.Context, func(huma.Context)) {
 	}
 }
 
-// bodyTimeout is how long a client may take to send a body.
-const bodyTimeout = 10 * time.Second
-
-// readBody reads the body of a call before Huma does: whole, within a size and a time, and only as UTF-8 text that says it is JSON.
+// readBody reads the body of a call before Huma does: whole, within a size, and only as UTF-8 text that says it is JSON.
 func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
 	body, err := s.bodyOf(w, r)
@@ -108,18 +104,14 @@ func (s *Server) bodyOf(w http.ResponseWriter, r *http.Request) ([]byte, error) 
 	if r.ContentLength > s.config.MaxBody {
 		return nil, s.errTooLarge()
 	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // what has no deadline has no connection either, as in tests
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.config.MaxBody))
-	// A deadline left behind would end the request's context when it passes.
-	_ = control.SetReadDeadline(time.Time{})
 	var tooLarge *http.MaxBytesError
 	var network net.Error
 	switch {
 	case errors.As(err, &tooLarge):
 		return nil, s.errTooLarge()
 	case errors.As(err, &network) && network.Timeout():
-		return nil, millrace.WrapError(codeBodyTimeout, err, "The body took longer than %s to arrive: send it at once.", bodyTimeout)
+		return nil, millrace.WrapError(codeBodyTimeout, err, "The body took longer than %s to arrive: send it at once.", s.config.BodyTimeout)
 	case err != nil:
 		return nil, millrace.WrapError(millrace.CodeInvalid, err, "The body could not be read to its end: send it again.")
 	case len(body) == 0:

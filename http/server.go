@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,8 +17,11 @@ import (
 	"millrace/http/live"
 )
 
-// DefaultMaxBody is how many bytes a request's body may have, unless Config.MaxBody says otherwise.
-const DefaultMaxBody = 64 << 10
+// Limits of a request's body, unless Config says otherwise.
+const (
+	DefaultMaxBody     = 64 << 10 // bytes
+	DefaultBodyTimeout = 10 * time.Second
+)
 
 // Config is what a Server is made of. Store, Hub and Identity are required.
 type Config struct {
@@ -36,10 +40,11 @@ type Config struct {
 	// checks, and bounds the bodies it reads.
 	Extra map[string]http.Handler
 
-	Logger  *slog.Logger          // default slog.Default()
-	Metrics prometheus.Registerer // nil to keep none
-	MaxBody int64                 // of a call's body, in bytes; default DefaultMaxBody
-	Version string                // of the API's implementation, for the OpenAPI document
+	Logger      *slog.Logger          // default slog.Default()
+	Metrics     prometheus.Registerer // nil to keep none
+	MaxBody     int64                 // of a call's body, in bytes; default DefaultMaxBody
+	BodyTimeout time.Duration         // how long a call's body may take to arrive; default DefaultBodyTimeout
+	Version     string                // of the API's implementation, for the OpenAPI document
 }
 
 // Server is the HTTP API. It is safe for concurrent use and holds no goroutines of its own.
@@ -61,9 +66,8 @@ func NewServer(c Config) (*Server, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	if c.MaxBody == 0 {
-		c.MaxBody = DefaultMaxBody
-	}
+	c.MaxBody = cmp.Or(c.MaxBody, DefaultMaxBody)
+	c.BodyTimeout = cmp.Or(c.BodyTimeout, DefaultBodyTimeout)
 	m, err := newMetrics(c.Metrics)
 	if err != nil {
 		return nil, err
@@ -86,7 +90,7 @@ func NewServer(c Config) (*Server, error) {
 		s.extra.Handle(pattern, h)
 	}
 	s.mux.HandleFunc("/", s.fallback)
-	s.handler = s.observe(protect(canonical(s.authenticate(http.HandlerFunc(s.route)))))
+	s.handler = s.observe(protect(s.hurry(canonical(s.authenticate(http.HandlerFunc(s.route))))))
 	return s, nil
 }
 
