@@ -15,7 +15,7 @@ import (
 
 // jobFlags say how jobs are worked.
 type jobFlags struct {
-	Queues        []string      `default:"inventory,payment,shipping" enum:"inventory,payment,shipping" env:"MILLRACE_QUEUES" help:"Queues to work, separated by commas."`
+	Queues        []string      `default:"inventory,payment,shipping" enum:"inventory,payment,shipping,tracking,maintenance" env:"MILLRACE_QUEUES" help:"Queues to work, separated by commas: inventory, payment, shipping (tracking comes with it) and maintenance (always)."`
 	Workers       int           `default:"200" env:"MILLRACE_WORKERS" help:"Jobs at a time for each queue; one that waits costs nothing."`
 	FetchCooldown time.Duration `default:"20ms" env:"MILLRACE_FETCH_COOLDOWN" help:"Least time between two fetches of a queue."`
 	PollInterval  time.Duration `default:"100ms" env:"MILLRACE_POLL_INTERVAL" help:"Time between looks for jobs that no notification announced."`

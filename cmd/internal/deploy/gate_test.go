@@ -50,7 +50,7 @@ func TestEachUpstreamOfTheGateIsAService(t *testing.T) {
 func TestOnlyWhatIsMeantForAllIsPublic(t *testing.T) {
 	t.Parallel()
 	want := []string{
-		"GET /assets/", "GET /docs", "GET /docs/", "GET /openapi.json", "GET /openapi.yaml", "GET /v1/products", "GET /{$}", "POST /v1/webhooks/",
+		"GET /assets/", "GET /docs", "GET /docs/", "GET /favicon.ico", "GET /openapi.json", "GET /openapi.yaml", "GET /v1/products", "GET /{$}",
 	}
 	var got []string
 	for _, r := range routes(t).Routes {
