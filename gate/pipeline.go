@@ -246,7 +246,7 @@ func (x *exchange) sign() *denial {
 	if x.principal == nil {
 		return nil
 	}
-	token, err := x.gate.signer.sign(x.principal, x.route.upstream.Audience, x.id)
+	token, err := x.gate.signer.identity(x.principal, x.route.upstream.Audience)
 	if err != nil {
 		return denyInternal.because(err)
 	}

@@ -23,8 +23,8 @@ type Claims struct {
 	Roles []string
 	// Scope is a space-separated list of what the credential may be used for; "*" stands for everything.
 	Scope string
-	// SessionID names the session or API key that was used, RequestID this one request.
-	SessionID, RequestID string
+	// SessionID names the session or API key that was used. The request itself is named by the header X-Request-Id.
+	SessionID string
 	// Issuer and Audience are the gate and the upstream that the token is meant for.
 	Issuer, Audience string
 	// IssuedAt and Expiry bound the token's life, at most a minute.

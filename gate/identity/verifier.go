@@ -92,7 +92,6 @@ type tokenClaims struct {
 	Roles     []string         `json:"roles"`
 	Scope     string           `json:"scope"`
 	SessionID string           `json:"sid"`
-	RequestID string           `json:"rid"`
 	IssuedAt  *jwt.NumericDate `json:"iat"`
 	NotBefore *jwt.NumericDate `json:"nbf"`
 	Expiry    *jwt.NumericDate `json:"exp"`
@@ -162,7 +161,7 @@ func (v *Verifier) check(t tokenClaims) (Claims, error) {
 	}
 	return Claims{
 		Subject: t.Subject, Email: t.Email, Name: t.Name, Roles: t.Roles, Scope: t.Scope,
-		SessionID: t.SessionID, RequestID: t.RequestID, Issuer: t.Issuer, Audience: t.Audience[0],
+		SessionID: t.SessionID, Issuer: t.Issuer, Audience: t.Audience[0],
 		IssuedAt: t.IssuedAt.Time(), Expiry: t.Expiry.Time(),
 	}, nil
 }

@@ -78,7 +78,7 @@ func TestEachProcessIsAService(t *testing.T) {
 		"gate":            "gate serve",
 		"api":             "millrace serve",
 		"worker-orders":   "millrace work --queues=inventory,payment",
-		"worker-shipping": "millrace work --queues=shipping,maintenance",
+		"worker-shipping": "millrace work --queues=shipping,tracking,maintenance",
 	}
 	got := map[string]string{}
 	for name, s := range programs(p) {
