@@ -30,6 +30,12 @@ func NewPool(ctx context.Context, databaseURL string, maxConns int32) (*pgxpool.
 		"statement_timeout":                   fmt.Sprint(statementTimeout.Milliseconds()),
 		"idle_in_transaction_session_timeout": fmt.Sprint(idleInTxTimeout.Milliseconds()),
 		"timezone":                            "UTC",
+		// Every statement is meant to find its rows by an index. Left to itself the planner reads whole tables while they are small or
+		// their statistics old, and keeps doing so, in plans that it caches, while they grow by thousands of rows a second.
+		"enable_seqscan": "off",
+		// Short statements gain nothing from compilation or from further processes.
+		"jit":                             "off",
+		"max_parallel_workers_per_gather": "0",
 	} {
 		if _, set := params[name]; !set {
 			params[name] = value

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -46,6 +47,11 @@ type bed struct {
 // newBed starts or finds a Postgres with durability on. Its settings are for the size of a small server; they are the same for
 // everything measured and stand in the report.
 func (f *commonFlags) newBed(ctx context.Context, stdio stdio, steps int) (*bed, error) {
+	return f.newBedWith(ctx, stdio, steps, nil)
+}
+
+// newBedWith is newBed with further settings for a Postgres that it starts.
+func (f *commonFlags) newBedWith(ctx context.Context, stdio stdio, steps int, extra map[string]string) (*bed, error) {
 	b := &bed{url: f.DatabaseURL, err: stdio.err}
 	b.progress = progressbar.NewOptions(steps, progressbar.OptionSetWriter(stdio.err), progressbar.OptionSetWidth(30),
 		progressbar.OptionSetElapsedTime(true), progressbar.OptionClearOnFinish())
@@ -57,8 +63,9 @@ func (f *commonFlags) newBed(ctx context.Context, stdio stdio, steps int) (*bed,
 		if err := os.Chmod(b.dir, 0o755); err != nil { //nolint:gosec // the server's user may be another, and its own folder in it is closed
 			return nil, err
 		}
-		b.server, err = embedded.Start(ctx, embedded.Config{Dir: filepath.Join(b.dir, "pg"), MaxConnections: 200, Settings: map[string]string{
-			"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "autovacuum_naptime": "10s"}})
+		settings := map[string]string{"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "autovacuum_naptime": "10s"}
+		maps.Copy(settings, extra)
+		b.server, err = embedded.Start(ctx, embedded.Config{Dir: filepath.Join(b.dir, "pg"), MaxConnections: 200, Settings: settings})
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(b.dir))
 		}
@@ -166,3 +173,29 @@ func orderOf(n, skus int) millrace.OrderRequest {
 
 // quiet is a logger that says nothing.
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// statements prints what Postgres spent its time on.
+func (b *bed) statements(ctx context.Context, w io.Writer) error {
+	c, err := pgx.Connect(ctx, b.url)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	rows, err := c.Query(ctx, `SELECT total_exec_time, calls, rows, regexp_replace(left(query, 110), '\s+', ' ', 'g')
+		FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT 25`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	fmt.Fprintln(w, "  total ms    calls  rows/call  statement")
+	for rows.Next() {
+		var total float64
+		var calls, count int64
+		var query string
+		if err := rows.Scan(&total, &calls, &count, &query); err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%10.0f %8d %10.1f  %s\n", total, calls, float64(count)/float64(calls), query)
+	}
+	return rows.Err()
+}

@@ -305,11 +305,14 @@ func (t *textbook) inTx(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) erro
 
 // profile runs Millrace at its highest rate and writes a CPU profile.
 func (c *pipelineCmd) profile(ctx context.Context, stdio stdio) (err error) {
-	b, err := c.newBed(ctx, stdio, 1)
+	b, err := c.newBedWith(ctx, stdio, 1, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close(ctx)) }()
+	if err := b.exec(ctx, "CREATE EXTENSION pg_stat_statements"); err != nil {
+		return err
+	}
 	f, err := os.Create(c.Profile)
 	if err != nil {
 		return err
@@ -327,7 +330,7 @@ func (c *pipelineCmd) profile(ctx context.Context, stdio stdio) (err error) {
 	seconds := (c.Time + warmUp).Seconds()
 	fmt.Fprintf(stdio.out, "%.0f orders/s; processor time an order: Go %.0f us, Postgres %.0f us\n", rate,
 		float64((cpuTime(os.Getpid())-before).Microseconds())/rate/seconds, float64((cpuTime(b.postgresPIDs()...)-postgres).Microseconds())/rate/seconds)
-	return nil
+	return b.statements(ctx, stdio.out)
 }
 
 // warmUp is how long a pipeline runs before its rate is taken.
