@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
@@ -65,8 +66,12 @@ func riverDefaults() mode {
 	return mode{name: "River's defaults", textbook: true, jobs: jobs.Config{Workers: 100, FetchCooldown: river.FetchCooldownDefault, PollInterval: river.FetchPollIntervalDefault}}
 }
 
+// workerGC is the garbage collector's percentage in all modes, as `millrace work` sets it.
+const workerGC = 400
+
 // start runs a pipeline on a database.
 func (m mode) start(ctx context.Context, databaseURL string) (p *pipeline, err error) {
+	debug.SetGCPercent(workerGC)
 	p = &pipeline{}
 	defer func() {
 		if err != nil {
