@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -178,19 +179,17 @@ func TestMoneyThatIsTakenWhileTheOrderIsCanceledComesBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(c *db.Config) { c.Now = func() time.Time { return time.Now().Add(-time.Hour) } }) // the payments queue was long
 	calling, proceed := make(chan struct{}), make(chan struct{})
-	asked := make(chan struct{}, 100)
-	_, with := gateway(b, func(ctx context.Context, op string, r millrace.PaymentRequest, next paymentCall) (millrace.PaymentResult, error) {
-		switch op {
-		case "authorize":
+	open := sync.OnceFunc(func() { close(proceed) })
+	g, with := gateway(b, func(ctx context.Context, op string, r millrace.PaymentRequest, next paymentCall) (millrace.PaymentResult, error) {
+		if op == "authorize" {
 			close(calling)
 			<-proceed
 			ctx = context.WithoutCancel(ctx)
-		case "get":
-			asked <- struct{}{}
 		}
 		return next(ctx, r)
 	})
 	b.work(with, func(c *jobs.Config) { c.CallTimeout = 10 * time.Second })
+	t.Cleanup(open)
 	id := b.place("pm_ok", "GB", "RARE-010")
 	<-calling
 	now, err := db.NewStore(db.Config{Pool: b.pool})
@@ -198,10 +197,11 @@ func TestMoneyThatIsTakenWhileTheOrderIsCanceledComesBack(t *testing.T) {
 	t.Cleanup(now.Close)
 	_, err = now.CancelOrder(t.Context(), id, "", "customer:ada")
 	require.NoError(t, err)
-	for range 3 { // the job that looks after the money asks, and is told that there is none
-		<-asked
-	}
-	close(proceed)
+	b.until(id, "asked about", func(o *millrace.Order) bool { // the job that looks after the money is told that there is none
+		return g.count("get") >= 3 || o.PaymentStatus != millrace.PaymentPending
+	})
+	require.Equal(t, millrace.PaymentPending, b.find(id).PaymentStatus, "it is too early to believe that")
+	open()
 	b.until(id, "refunded", func(o *millrace.Order) bool { return o.PaymentStatus == millrace.PaymentRefunded })
 	require.Equal(t, int64(1250), b.ledger()[id].RefundedMinor)
 	b.requireLedger(id)
