@@ -290,6 +290,7 @@ func (w *world) ask(o *millrace.Order, t millrace.PaymentTransaction, answer str
 	}
 	require.NotNil(w.t, c, "%s names a payment that the gateway knows: %q", t.Kind, t.Reference)
 	switch t.Kind {
+	case millrace.TransactionAuthorize: // see above
 	case millrace.TransactionCapture:
 		if answer == "no" {
 			r = millrace.PaymentResult{Outcome: millrace.OutcomeDeclined, Code: "expired"}

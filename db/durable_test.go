@@ -25,9 +25,9 @@ import (
 // durableServer starts, and starts again, a server as one is run for real orders, in a directory of the test's own.
 func durableServer(t *testing.T) (start func() *embedded.Server) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "millrace-durable-")
+	dir, err := os.MkdirTemp("", "millrace-durable-") //nolint:usetesting // the server may run as another user, who has to pass
 	require.NoError(t, err)
-	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // the server may run as another user, who has to pass
+	require.NoError(t, os.Chmod(dir, 0o755))
 	var server *embedded.Server
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), soon)

@@ -99,7 +99,7 @@ func TestAnEventThatBecomesVisibleLateIsNotMissed(t *testing.T) {
 	other := b.stores(1)[0]
 	tx, err := b.newPool(1).Begin(t.Context())
 	require.NoError(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // it was committed
+	defer tx.Rollback(context.WithoutCancel(t.Context()))
 	_, err = tx.Exec(t.Context(), `INSERT INTO order_events (order_id, version, type, status, payment_status, fulfillment_status, data, actor, at, customer_id)
 		VALUES ($1, 100, 'order.on_hold', 'on_hold', 'unpaid', 'unfulfilled', '{}', 'test', now(), $2)`, early.ID, early.CustomerID)
 	require.NoError(t, err)

@@ -99,7 +99,7 @@ func TestOneKeyMakesOneOrderHoweverManyAsk(t *testing.T) {
 			for {
 				placed, err := stores[i%3].PlaceOrder(t.Context(), p)
 				if millrace.ErrorCode(err) == millrace.CodeInFlight {
-					time.Sleep(5 * time.Millisecond) // a client is told to come back
+					<-time.After(5 * time.Millisecond) // a client is told to come back
 					continue
 				}
 				if err == nil && !placed.Replayed {

@@ -97,9 +97,9 @@ func TestOrdersAreFoundByTheTimeTheyWerePlaced(t *testing.T) {
 	var between []time.Time // after each order, and before the next
 	for range 3 {
 		ids = append(ids, b.place("TEA-001"))
-		time.Sleep(3 * time.Millisecond) // ids count milliseconds
+		<-time.After(3 * time.Millisecond) // ids count milliseconds
 		between = append(between, time.Now())
-		time.Sleep(3 * time.Millisecond)
+		<-time.After(3 * time.Millisecond)
 	}
 	for name, c := range map[string]struct {
 		from, to time.Time

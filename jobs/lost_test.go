@@ -46,7 +46,7 @@ func workUntilKilled(url string) error {
 	if err := r.Start(ctx); err != nil {
 		return err
 	}
-	fmt.Println("working")
+	fmt.Fprintln(os.Stdout, "working")
 	select {}
 }
 
@@ -54,7 +54,7 @@ func workUntilKilled(url string) error {
 func TestTheOrdersOfAKilledWorkerAreFinishedByAnother(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	worker := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this very binary
+	worker := exec.CommandContext(t.Context(), os.Args[0])
 	worker.Env = append(os.Environ(), workerEnv+"="+b.url)
 	worker.Stderr = os.Stderr
 	out, err := worker.StdoutPipe()

@@ -120,7 +120,7 @@ func TestCallersThatArriveDuringAFlushShareTheNext(t *testing.T) {
 			synctest.Wait() // so that they arrive in this order
 		}
 		require.Equal(t, 11, c.Waiting())
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		for range 3 {
 			f.gate <- struct{}{}
 		}
