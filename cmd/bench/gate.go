@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -13,7 +14,7 @@ type gateCmd struct {
 	Rate        float64       `default:"1000" help:"Requests a second at which latencies are compared."`
 	Connections int           `default:"32" help:"Connections that send requests."`
 	Streams     int           `default:"10000" help:"Idle streams to open through the gate: as many of them as it may open files for, two each."`
-	Quiet       time.Duration `default:"15s" help:"How long idle streams are left alone before they are measured; each gets a heartbeat every 10s."`
+	Quiet       time.Duration `default:"15s" help:"How long idle streams are left alone before they are measured; each gets a heartbeat every 10s, the first sooner."`
 	Logins      int           `default:"50" help:"Logins that are under way at any time in a storm of them, every other one with a wrong password."`
 }
 
@@ -36,7 +37,7 @@ const (
 
 // Run measures.
 func (c *gateCmd) Run(ctx context.Context, stdio stdio) (err error) {
-	b, err := c.newBed(ctx, stdio, 8*c.Rounds+1)
+	b, err := c.newBed(ctx, stdio, 9*c.Rounds+1)
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,16 @@ func (c *gateCmd) measure(ctx context.Context, b *bed) (f *liveFigures, err erro
 	defer func() { err = errors.Join(err, s.close()) }()
 	f = &liveFigures{}
 	for round := range c.Rounds {
-		if err := s.withGate(ctx, b, func(g *gateServer) error { return c.requests(ctx, b, s, g, round, f) }); err != nil {
+		if err := s.withGate(ctx, b, func(g *gateServer) (err error) {
+			one := gateRound{gateCmd: c, b: b, s: s, g: g, name: fmt.Sprintf("round %d", round+1), f: f}
+			if one.cookies, err = s.logIn(ctx, g); err != nil {
+				return err
+			}
+			if err := one.latencies(ctx); err != nil {
+				return err
+			}
+			return one.throughput(ctx)
+		}); err != nil {
 			return nil, err
 		}
 		// A gate of their own: memory that requests left behind would hide what streams take.
@@ -98,107 +108,130 @@ func (c *gateCmd) measure(ctx context.Context, b *bed) (f *liveFigures, err erro
 	return f, nil
 }
 
-// requests measures plain requests: at a rate, in a storm of logins, and as many as can be.
-func (c *gateCmd) requests(ctx context.Context, b *bed, s *gateStage, g *gateServer, round int, f *liveFigures) error {
-	cookies, err := s.logIn(ctx, g)
-	if err != nil {
-		return err
-	}
-	byKey := func(conn int) string { return "Authorization: Bearer " + g.keys[conn%len(g.keys)] }
-	byCookie := func(conn int) string { return "Cookie: " + cookies[conn%len(cookies)] }
-	byBoth := func(conn int) string {
-		if conn%2 == 0 {
-			return byKey(conn / 2)
-		}
-		return byCookie(conn / 2)
-	}
-	run := func(l load, name string, pid int) (answers, time.Duration, error) {
-		b.step("round %d: %s", round+1, name)
-		l.conns, l.warm, l.time = c.Connections, min(2*time.Second, c.Time), c.Time
-		also := l.during
-		var u usage
-		l.during = func(ctx context.Context) (err error) {
-			done := make(chan error, 1)
-			go func() {
-				if also != nil {
-					done <- also(ctx)
-					return
-				}
-				done <- nil
-			}()
-			u, err = usageOver(ctx, nil, c.Time, map[string][]int{"server": {pid}})
-			return errors.Join(err, <-done)
-		}
-		a, err := l.run(ctx)
-		if err == nil && a.accepted == 0 {
-			err = errors.New("nothing was answered: give it more --time")
-		}
-		if err != nil {
-			return a, 0, fmt.Errorf("%s: %w", name, err)
-		}
-		return a, u.cpu["server"], nil
-	}
+// gateRound is a round on a gate that has served nothing yet.
+type gateRound struct {
+	*gateCmd
+	b       *bed
+	s       *gateStage
+	g       *gateServer
+	name    string
+	f       *liveFigures
+	cookies []string // of sessions
+}
 
-	upstream := load{addr: s.upstream.addr, rate: c.Rate, request: gets(s.upstream.addr, byBoth)}
-	bare := load{addr: s.bare.addr, rate: c.Rate, request: gets(s.bare.addr, byBoth)}
-	gated := load{addr: g.addr, rate: c.Rate, request: gets(g.addr, byBoth)}
+func (c gateRound) byKey(conn int) string {
+	return "Authorization: Bearer " + c.g.keys[conn%len(c.g.keys)]
+}
+
+func (c gateRound) byCookie(conn int) string { return "Cookie: " + c.cookies[conn%len(c.cookies)] }
+
+// byBoth has every other connection ask by key, the rest by session.
+func (c gateRound) byBoth(conn int) string {
+	if conn%2 == 0 {
+		return c.byKey(conn / 2)
+	}
+	return c.byCookie(conn / 2)
+}
+
+// send sends a load and returns its answers and the processor time that a process took meanwhile.
+func (c gateRound) send(ctx context.Context, name string, pid int, l load) (answers, time.Duration, error) {
+	c.b.step("%s: %s", c.name, name)
+	l.conns, l.warm, l.time = c.Connections, min(2*time.Second, c.Time), c.Time
+	var u usage
+	also := l.during
+	l.during = func(ctx context.Context) (err error) {
+		var wg sync.WaitGroup
+		var alsoErr error
+		if also != nil {
+			wg.Go(func() { alsoErr = also(ctx) })
+		}
+		u, err = usageOver(ctx, nil, c.Time, map[string][]int{"server": {pid}})
+		wg.Wait()
+		return errors.Join(err, alsoErr)
+	}
+	a, err := l.run(ctx)
+	if err == nil && a.accepted == 0 {
+		err = errors.New("nothing was answered: give it more --time")
+	}
+	if err != nil {
+		return a, 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return a, u.cpu["server"], nil
+}
+
+// latencies measures requests at a rate: straight to the upstream, through a bare proxy, through the gate, and there once more while
+// many log in.
+func (c gateRound) latencies(ctx context.Context) error {
 	at := fmt.Sprintf(" at %g requests/s", c.Rate)
-	direct, _, err := run(upstream, "upstream alone"+at, s.upstream.pid())
-	if err != nil {
-		return err
-	}
-	f.noteLag("upstream alone"+at, direct.latencies)
-	forwarded, _, err := run(bare, "bare proxy"+at, s.bare.pid())
-	if err != nil {
-		return err
-	}
-	f.noteLag("bare proxy"+at, forwarded.latencies)
-	passed, _, err := run(gated, "gate"+at, g.pid())
-	if err != nil {
-		return err
-	}
-	before := f.noteLag("gate"+at, passed.latencies)
-	for _, q := range []float64{50, 99} {
-		f.note(fmt.Sprintf("added by a bare proxy, p%g", q), "ms", forwarded.quantile(q)-direct.quantile(q))
-		f.note(fmt.Sprintf("%s, p%g", addedFigure, q), "ms", passed.quantile(q)-direct.quantile(q))
-	}
-
-	storm := gated
-	var stormed logins
-	storm.during = func(ctx context.Context) (err error) {
-		stormed, err = s.storm(ctx, g, c.Time)
-		return err
-	}
-	shaken, _, err := run(storm, "gate, in a storm of logins", g.pid())
-	if err != nil {
-		return err
-	}
-	f.note(stormFigure, "times", f.noteLag("gate"+at+", in a storm of logins", shaken.latencies)/before)
-	f.note("passwords checked in the storm", "1/s", float64(stormed.in+stormed.refused)/stormed.took.Seconds())
-	f.note("logins in the storm turned away as too many to check", "1/s", float64(stormed.busy)/stormed.took.Seconds())
-
-	var bareRate float64
-	for _, way := range []struct {
-		name, ratio string
-		load        load
-		pid         int
-	}{
-		{"bare proxy", "", load{addr: s.bare.addr, request: gets(s.bare.addr, byKey)}, s.bare.pid()},
-		{"gate by a cached key", keyRatioFigure, load{addr: g.addr, request: gets(g.addr, byKey)}, g.pid()},
-		{"gate by a cached session", cookieRatioFigure, load{addr: g.addr, request: gets(g.addr, byCookie)}, g.pid()},
-	} {
-		a, cpu, err := run(way.load, way.name, way.pid)
+	lag := func(name string, addr string, pid int, during func(context.Context) error) (p50, p99 float64, err error) {
+		a, _, err := c.send(ctx, name, pid, load{addr: addr, rate: c.Rate, request: gets(addr, c.byBoth), during: during})
 		if err != nil {
-			return err
+			return 0, 0, err
 		}
-		f.note(way.name, "requests/s", a.perSecond())
-		f.note(way.name+", its processor time a request", "us", float64(cpu.Microseconds())/float64(a.accepted))
-		if way.ratio == "" {
-			bareRate = a.perSecond()
-			continue
-		}
-		f.note(way.ratio, "times", a.perSecond()/bareRate)
+		return a.quantile(50), c.f.noteLag(name, a.latencies), nil
 	}
+	direct50, direct99, err := lag("upstream alone"+at, c.s.upstream.addr, c.s.upstream.pid(), nil)
+	if err != nil {
+		return err
+	}
+	bare50, bare99, err := lag("bare proxy"+at, c.s.bare.addr, c.s.bare.pid(), nil)
+	if err != nil {
+		return err
+	}
+	gate50, gate99, err := lag("gate"+at, c.g.addr, c.g.pid(), nil)
+	if err != nil {
+		return err
+	}
+	c.f.note("added by a bare proxy, p50", "ms", bare50-direct50)
+	c.f.note("added by a bare proxy, p99", "ms", bare99-direct99)
+	c.f.note(addedFigure+", p50", "ms", gate50-direct50)
+	c.f.note(addedFigure+", p99", "ms", gate99-direct99)
+
+	var stormed logins
+	_, storm99, err := lag("gate"+at+", in a storm of logins", c.g.addr, c.g.pid(), func(ctx context.Context) (err error) {
+		stormed, err = c.s.storm(ctx, c.g, c.Time)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.f.note(stormFigure, "times", storm99/gate99)
+	c.f.note("passwords checked in the storm", "1/s", float64(stormed.in+stormed.refused)/stormed.took.Seconds())
+	c.f.note("logins in the storm turned away as too many to check", "1/s", float64(stormed.busy)/stormed.took.Seconds())
+	return nil
+}
+
+// throughput measures how many requests bare proxies and the gate answer when each connection sends the next after an answer.
+func (c gateRound) throughput(ctx context.Context) error {
+	rate := func(name, addr string, pid int, header func(conn int) string) (float64, error) {
+		a, cpu, err := c.send(ctx, name, pid, load{addr: addr, request: gets(addr, header)})
+		if err != nil {
+			return 0, err
+		}
+		c.f.note(name, "requests/s", a.perSecond())
+		c.f.note(name+", its processor time a request", "us", float64(cpu.Microseconds())/float64(a.accepted))
+		return a.perSecond(), nil
+	}
+	bare, err := rate("bare proxy", c.s.bare.addr, c.s.bare.pid(), c.byKey)
+	if err != nil {
+		return err
+	}
+	pooled, err := rate("bare proxy that uses buffers again", c.s.pooled.addr, c.s.pooled.pid(), c.byKey)
+	if err != nil {
+		return err
+	}
+	key, err := rate("gate by a cached key", c.g.addr, c.g.pid(), c.byKey)
+	if err != nil {
+		return err
+	}
+	cookie, err := rate("gate by a cached session", c.g.addr, c.g.pid(), c.byCookie)
+	if err != nil {
+		return err
+	}
+	c.f.note(keyRatioFigure, "times", key/bare)
+	c.f.note(cookieRatioFigure, "times", cookie/bare)
+	c.f.note("gate by a cached key, against one that uses buffers again", "times", key/pooled)
+	c.f.note("gate by a cached session, against one that uses buffers again", "times", cookie/pooled)
 	return nil
 }
 

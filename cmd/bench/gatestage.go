@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -16,13 +17,14 @@ import (
 	"millrace/gate"
 )
 
-// gateStage is what a gate is measured between: users who log in, an upstream, and a bare proxy to hold it against. The latter two are
-// processes of their own.
+// gateStage is what a gate is measured between: users who log in, an upstream, and bare proxies to hold it against, which are processes
+// of their own.
 type gateStage struct {
-	databaseURL    string
-	upstream, bare *neighbour
-	emails         []string     // of users whose password is stagePassword
-	from           atomic.Int64 // addresses that logins came from so far
+	databaseURL  string
+	upstream     *neighbour
+	bare, pooled *neighbour   // proxies, the second with a pool of buffers, as the gate has
+	emails       []string     // of users whose password is stagePassword
+	from         atomic.Int64 // addresses that logins came from so far
 }
 
 const stagePassword = "correct horse battery staple"
@@ -50,12 +52,15 @@ func newGateStage(ctx context.Context, b *bed, users int) (s *gateStage, err err
 	if s.upstream, err = b.beside(ctx); err != nil {
 		return s, err
 	}
-	s.bare, err = b.beside(ctx, "--forward="+s.upstream.addr)
+	if s.bare, err = b.beside(ctx, "--forward="+s.upstream.addr); err != nil {
+		return s, err
+	}
+	s.pooled, err = b.beside(ctx, "--forward="+s.upstream.addr, "--pool")
 	return s, err
 }
 
 func (s *gateStage) close() (err error) {
-	for _, n := range []*neighbour{s.bare, s.upstream} {
+	for _, n := range []*neighbour{s.pooled, s.bare, s.upstream} {
 		if n != nil {
 			err = errors.Join(err, n.stop())
 		}
@@ -201,7 +206,8 @@ func (b *bed) beside(ctx context.Context, flags ...string) (*neighbour, error) {
 // besideCmd is a process beside a gate that is measured: its upstream, or a bare proxy in front of that.
 type besideCmd struct {
 	Addr    string `required:""`
-	Forward string
+	Forward string // host:port; "": be the upstream
+	Pool    bool   // use the buffers of bodies again
 }
 
 // What the upstream serves: a page of pageSize bytes, and streams of nothing but heartbeats.
@@ -221,10 +227,14 @@ func (c *besideCmd) Run(ctx context.Context) error {
 	handler := upstreamPages()
 	if c.Forward != "" {
 		target := &url.URL{Scheme: "http", Host: c.Forward}
-		handler = &httputil.ReverseProxy{
+		proxy := &httputil.ReverseProxy{
 			Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
 			Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}, // Go's default keeps only two connections
 		}
+		if c.Pool {
+			proxy.BufferPool = &bodyBuffers{sync.Pool{New: func() any { return new([32 << 10]byte) }}}
+		}
+		handler = proxy
 	}
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
 	ended := make(chan error, 1)
@@ -239,6 +249,15 @@ func (c *besideCmd) Run(ctx context.Context) error {
 	}
 }
 
+// bodyBuffers lends buffers to a proxy.
+type bodyBuffers struct{ pool sync.Pool }
+
+// Get is called by the proxy.
+func (p *bodyBuffers) Get() []byte { return p.pool.Get().(*[32 << 10]byte)[:] }
+
+// Put is called by the proxy.
+func (p *bodyBuffers) Put(b []byte) { p.pool.Put((*[32 << 10]byte)(b)) }
+
 func upstreamPages() http.Handler {
 	page := []byte(`{"text":"` + strings.Repeat("a", pageSize-len(`{"text":""}`)) + `"}`)
 	mux := http.NewServeMux()
@@ -248,8 +267,8 @@ func upstreamPages() http.Handler {
 	})
 	mux.HandleFunc("GET "+idlePath, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		beats := time.NewTicker(heartbeat)
-		defer beats.Stop()
+		beat := time.NewTimer(rand.N(heartbeat)) // those opened together do not beat together
+		defer beat.Stop()
 		for {
 			if _, err := w.Write([]byte(":\n\n")); err != nil || http.NewResponseController(w).Flush() != nil {
 				return
@@ -257,7 +276,8 @@ func upstreamPages() http.Handler {
 			select {
 			case <-r.Context().Done():
 				return
-			case <-beats.C:
+			case <-beat.C:
+				beat.Reset(heartbeat)
 			}
 		}
 	})
