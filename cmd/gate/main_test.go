@@ -196,7 +196,16 @@ func startServe(t *testing.T, args ...string) *server {
 		t.Fatal(err)
 	}
 	s.addr = line.Addr
-	return s
+	for { // it serves before it hears of revocations, and says that it is ready once it does
+		if status, _ := try(t, "http://"+s.ops+"/readyz", ""); status == http.StatusOK {
+			return s
+		}
+		select {
+		case err := <-s.done:
+			t.Fatalf("serve ended: %v", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // await waits for the next line of the log with text.
@@ -290,14 +299,14 @@ func (s *server) expect(t *testing.T, path, key string, status int) {
 
 func (s *server) eventually(t *testing.T, key string, status int) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		got, _ := try(t, "http://"+s.addr+"/b/x", key)
 		if got == status {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("still %d after 5 s, want %d", got, status)
+			t.Fatalf("still %d, want %d", got, status)
 		}
 	}
 }

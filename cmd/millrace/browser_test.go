@@ -16,7 +16,7 @@ func logIn(b *browsertest.Browser, d *dev, u devUser, next string) {
 	b.Fill("#email", u.Email)
 	b.Fill("#password", u.Password)
 	b.Click("form button")
-	b.Wait(`location.pathname === "` + next + `"`)
+	b.Wait(`location.pathname === "` + next + `" && document.readyState === "complete"`)
 }
 
 func TestACustomerOrdersAndWatchesInTheBrowser(t *testing.T) {
