@@ -105,6 +105,7 @@ func TestPagesLearnWhoAsks(t *testing.T) {
 	require.Equal(t, `page for "ada" true`, string(b.call(ada, "GET", "/", "").is(http.StatusOK).body))
 	require.Equal(t, `page for "" false`, string(b.call(none, "GET", "/", "").is(http.StatusOK).body))
 	require.Equal(t, `page for "" false`, string(b.call(none, "POST", "/v1/webhooks/stripe", "{}").is(http.StatusOK).body))
+	b.call(ada, "GET", "/orders?q=a%00b", "").problem(http.StatusBadRequest, millrace.CodeInvalid)
 	b.call(none, "GET", "/v1/webhooks/stripe", "").problem(http.StatusUnauthorized, millrace.CodeUnauthorized)
 }
 

@@ -295,21 +295,23 @@ func TestABodyThatDoesNotArriveIsGivenUp(t *testing.T) {
 		{"one for nowhere", "POST /v1/nowhere HTTP/1.1\r\nTest-Subject: ada\r\n", 404, millrace.CodeNotFound},
 		{"one that nobody reads", "GET /v1/orders HTTP/1.1\r\nTest-Subject: ada\r\n", 200, ""},
 	} {
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(b.http.URL, "http://"))
-		require.NoError(t, err)
-		defer conn.Close()
-		_, err = fmt.Fprintf(conn, "%sHost: x\r\nContent-Length: %d\r\n\r\n%s", c.head, len(teaOrder), teaOrder[:10])
-		require.NoError(t, err)
-		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		require.NoError(t, err, c.name)
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		require.NoError(t, err, c.name)
-		answer := &reply{t: t, status: resp.StatusCode, header: resp.Header, body: body}
-		if answer.is(c.status); c.status != http.StatusOK {
-			answer.problem(c.status, c.code)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			var dialer net.Dialer
+			conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(b.http.URL, "http://"))
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = fmt.Fprintf(conn, "%sHost: x\r\nContent-Length: %d\r\n\r\n%s", c.head, len(teaOrder), teaOrder[:10])
+			require.NoError(t, err)
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			body, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			answer := (&reply{t: t, status: resp.StatusCode, header: resp.Header, body: body}).is(c.status)
+			if c.status != http.StatusOK {
+				answer.problem(c.status, c.code)
+			}
+		})
 	}
 	require.Equal(t, before, b.rows())
 }
@@ -317,12 +319,26 @@ func TestABodyThatDoesNotArriveIsGivenUp(t *testing.T) {
 func TestTheTimeForABodyDoesNotCountForTheWork(t *testing.T) {
 	t.Parallel()
 	const limit = 100 * time.Millisecond
-	b := setup(t, func(c *orderhttp.Config) { c.BodyTimeout = limit })
+	// A deadline that stays on the connection would end the request's context when it passes.
+	outlives := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		select {
+		case <-r.Context().Done():
+		case <-time.After(3 * limit):
+		}
+		fmt.Fprint(w, string(body), err, r.Context().Err())
+	})
+	b := setup(t, func(c *orderhttp.Config) {
+		c.BodyTimeout = limit
+		c.Extra = map[string]http.Handler{"POST /hook": outlives}
+	})
+	require.Equal(t, "hello<nil> <nil>", string(b.call(none, "POST", "/hook", "hello").is(http.StatusOK).body))
+
 	release := b.hold()
 	answer := make(chan *reply)
 	go func() { answer <- b.call(ada, "POST", "/v1/orders", teaOrder, "Idempotency-Key", "k") }()
 	b.whenLocked()
-	<-time.After(3 * limit) // a deadline that was left on the connection would have ended the request by now
+	<-time.After(3 * limit)
 	release()
 	(<-answer).is(http.StatusCreated)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -119,33 +118,15 @@ func protect(next http.Handler) http.Handler {
 }
 
 // hurry bounds the time that a body may take to arrive, also of a request that is refused without a look at it: before it answers,
-// net/http waits for the rest of a small body.
+// net/http waits for the rest of a small body. Once a body is there, net/http lifts the deadline.
 func (s *Server) hurry(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
-			control := http.NewResponseController(w)
-			_ = control.SetReadDeadline(time.Now().Add(s.config.BodyTimeout)) // what cannot have a deadline has no connection
-			r2 := new(http.Request)
-			*r2 = *r
-			r2.Body = &hurriedBody{r.Body, control}
-			r = r2
+			// What cannot have a deadline has no connection.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.config.BodyTimeout))
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// hurriedBody lifts the deadline once all of the body is there: left behind, it would end the request's context when it passes.
-type hurriedBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-}
-
-func (b *hurriedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
-		_ = b.control.SetReadDeadline(time.Time{}) // as above
-	}
-	return n, err
 }
 
 // canonical refuses what could be read in two ways: paths with empty or dot segments, queries that do not decode, and parameters given

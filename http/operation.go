@@ -61,7 +61,7 @@ func (o operation) huma() huma.Operation {
 	}
 	op := huma.Operation{OperationID: o.id, Method: o.method, Path: o.path, Tags: []string{o.tag}, Summary: o.summary,
 		Description: o.description, DefaultStatus: o.success, Security: security, Responses: map[string]*huma.Response{},
-		MaxBodyBytes: -1, BodyReadTimeout: -1} // readBody has its own limits
+		MaxBodyBytes: -1, BodyReadTimeout: -1} // readBody and hurry have limits of their own; Huma would leave its deadline behind
 	problemRefs(op.Responses, statuses...)
 	return op
 }
