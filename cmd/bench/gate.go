@@ -7,6 +7,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 type gateCmd struct {
@@ -37,7 +39,7 @@ const (
 
 // Run measures.
 func (c *gateCmd) Run(ctx context.Context, stdio stdio) (err error) {
-	b, err := c.newBed(ctx, stdio, 9*c.Rounds+1)
+	b, err := c.newBed(ctx, stdio, (3*turns+6)*c.Rounds+1)
 	if err != nil {
 		return err
 	}
@@ -136,7 +138,7 @@ func (c gateRound) byBoth(conn int) string {
 // send sends a load and returns its answers and the processor time that a process took meanwhile.
 func (c gateRound) send(ctx context.Context, name string, pid int, l load) (answers, time.Duration, error) {
 	c.b.step("%s: %s", c.name, name)
-	l.conns, l.warm, l.time = c.Connections, min(2*time.Second, c.Time), c.Time
+	l.conns = c.Connections
 	var u usage
 	also := l.during
 	l.during = func(ctx context.Context) (err error) {
@@ -145,7 +147,7 @@ func (c gateRound) send(ctx context.Context, name string, pid int, l load) (answ
 		if also != nil {
 			wg.Go(func() { alsoErr = also(ctx) })
 		}
-		u, err = usageOver(ctx, nil, c.Time, map[string][]int{"server": {pid}})
+		u, err = usageOver(ctx, nil, l.time, map[string][]int{"server": {pid}})
 		wg.Wait()
 		return errors.Join(err, alsoErr)
 	}
@@ -159,43 +161,55 @@ func (c gateRound) send(ctx context.Context, name string, pid int, l load) (answ
 	return a, u.cpu["server"], nil
 }
 
+// turns is how often what latencies compares takes its turn in a round: what else the machine does then falls on each alike.
+const turns = 5
+
+func newLatencies() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) } // microseconds, as those of a load
+
 // latencies measures requests at a rate: straight to the upstream, through a bare proxy, through the gate, and there once more while
 // many log in.
 func (c gateRound) latencies(ctx context.Context) error {
 	at := fmt.Sprintf(" at %g requests/s", c.Rate)
-	lag := func(name string, addr string, pid int, during func(context.Context) error) (p50, p99 float64, err error) {
-		a, _, err := c.send(ctx, name, pid, load{addr: addr, rate: c.Rate, request: gets(addr, c.byBoth), during: during})
-		if err != nil {
-			return 0, 0, err
+	ways := []struct {
+		name string
+		to   *process
+		addr string
+		took *hdrhistogram.Histogram
+	}{
+		{"upstream alone" + at, c.s.upstream.process, c.s.upstream.addr, newLatencies()},
+		{"bare proxy" + at, c.s.bare.process, c.s.bare.addr, newLatencies()},
+		{"gate" + at, c.g.process, c.g.addr, newLatencies()},
+	}
+	for range turns {
+		for _, w := range ways {
+			a, _, err := c.send(ctx, w.name, w.to.pid(), load{addr: w.addr, rate: c.Rate, request: gets(w.addr, c.byBoth), warm: 500 * time.Millisecond, time: c.Time / turns})
+			if err != nil {
+				return err
+			}
+			w.took.Merge(a.latencies)
 		}
-		return a.quantile(50), c.f.noteLag(name, a.latencies), nil
 	}
-	direct50, direct99, err := lag("upstream alone"+at, c.s.upstream.addr, c.s.upstream.pid(), nil)
-	if err != nil {
-		return err
+	var p50, p99 [3]float64
+	for i, w := range ways {
+		p50[i], p99[i] = float64(w.took.ValueAtQuantile(50))/1000, c.f.noteLag(w.name, w.took)
 	}
-	bare50, bare99, err := lag("bare proxy"+at, c.s.bare.addr, c.s.bare.pid(), nil)
-	if err != nil {
-		return err
-	}
-	gate50, gate99, err := lag("gate"+at, c.g.addr, c.g.pid(), nil)
-	if err != nil {
-		return err
-	}
-	c.f.note("added by a bare proxy, p50", "ms", bare50-direct50)
-	c.f.note("added by a bare proxy, p99", "ms", bare99-direct99)
-	c.f.note(addedFigure+", p50", "ms", gate50-direct50)
-	c.f.note(addedFigure+", p99", "ms", gate99-direct99)
+	c.f.note("added by a bare proxy, p50", "ms", p50[1]-p50[0])
+	c.f.note("added by a bare proxy, p99", "ms", p99[1]-p99[0])
+	c.f.note(addedFigure+", p50", "ms", p50[2]-p50[0])
+	c.f.note(addedFigure+", p99", "ms", p99[2]-p99[0])
 
 	var stormed logins
-	_, storm99, err := lag("gate"+at+", in a storm of logins", c.g.addr, c.g.pid(), func(ctx context.Context) (err error) {
+	const inStorm = ", in a storm of logins"
+	l := load{addr: c.g.addr, rate: c.Rate, request: gets(c.g.addr, c.byBoth), warm: 2 * time.Second, time: c.Time}
+	l.during = func(ctx context.Context) (err error) {
 		stormed, err = c.s.storm(ctx, c.g, c.Time)
 		return err
-	})
+	}
+	a, _, err := c.send(ctx, "gate"+at+inStorm, c.g.pid(), l)
 	if err != nil {
 		return err
 	}
-	c.f.note(stormFigure, "times", storm99/gate99)
+	c.f.note(stormFigure, "times", c.f.noteLag("gate"+at+inStorm, a.latencies)/p99[2])
 	c.f.note("passwords checked in the storm", "1/s", float64(stormed.in+stormed.refused)/stormed.took.Seconds())
 	c.f.note("logins in the storm turned away as too many to check", "1/s", float64(stormed.busy)/stormed.took.Seconds())
 	return nil
@@ -204,7 +218,7 @@ func (c gateRound) latencies(ctx context.Context) error {
 // throughput measures how many requests bare proxies and the gate answer when each connection sends the next after an answer.
 func (c gateRound) throughput(ctx context.Context) error {
 	rate := func(name, addr string, pid int, header func(conn int) string) (float64, error) {
-		a, cpu, err := c.send(ctx, name, pid, load{addr: addr, request: gets(addr, header)})
+		a, cpu, err := c.send(ctx, name, pid, load{addr: addr, request: gets(addr, header), warm: 2 * time.Second, time: c.Time})
 		if err != nil {
 			return 0, err
 		}

@@ -241,9 +241,10 @@ func (c *besideCmd) Run(ctx context.Context) error {
 	go func() { ended <- server.Serve(l) }()
 	select {
 	case <-ctx.Done():
-		err = server.Close()
-		<-ended
-		return err
+		if err := errors.Join(server.Close(), <-ended); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
 	case err := <-ended:
 		return err
 	}
@@ -267,7 +268,7 @@ func upstreamPages() http.Handler {
 	})
 	mux.HandleFunc("GET "+idlePath, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
-		beat := time.NewTimer(rand.N(heartbeat)) // those opened together do not beat together
+		beat := time.NewTimer(rand.N(heartbeat)) //nolint:gosec // those opened together do not beat together
 		defer beat.Stop()
 		for {
 			if _, err := w.Write([]byte(":\n\n")); err != nil || http.NewResponseController(w).Flush() != nil {
