@@ -36,11 +36,8 @@ func (w *shipWorker) Work(ctx context.Context, job *river.Job[millrace.ShipOrder
 	if r.Outcome == millrace.OutcomeApproved {
 		r = w.buy(ctx, o)
 	}
-	if o, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind)); err != nil {
+	if _, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind)); err != nil {
 		return err
-	}
-	if o.Status.Final() {
-		return w.findUnwanted(ctx, o, job) // it ended meanwhile
 	}
 	switch r.Outcome {
 	case millrace.OutcomeApproved, millrace.OutcomeDeclined:
