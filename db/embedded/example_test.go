@@ -2,8 +2,8 @@ package embedded_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log"
 	"os"
 
 	"github.com/jackc/pgx/v5"
@@ -12,31 +12,31 @@ import (
 )
 
 func ExampleStart() {
-	ctx := context.Background()
+	name, err := nameOfADatabase(context.Background())
+	fmt.Println(name, err)
+	// Output: shop <nil>
+}
+
+func nameOfADatabase(ctx context.Context) (name string, err error) {
 	dir, err := os.MkdirTemp("", "shop-")
 	if err != nil {
-		log.Fatal(err)
+		return "", err
 	}
-	defer os.RemoveAll(dir)
-	defer embedded.Remove(ctx, dir)
+	defer func() { err = errors.Join(err, embedded.Remove(ctx, dir), os.RemoveAll(dir)) }()
 
 	server, err := embedded.Start(ctx, embedded.Config{Dir: dir})
 	if err != nil {
-		log.Fatal(err)
+		return "", err
 	}
-	defer server.Stop(ctx)
+	defer func() { err = errors.Join(err, server.Stop(ctx)) }()
 	if err := server.EnsureDatabase(ctx, "shop"); err != nil {
-		log.Fatal(err)
+		return "", err
 	}
 	conn, err := pgx.Connect(ctx, server.URL("shop"))
 	if err != nil {
-		log.Fatal(err)
+		return "", err
 	}
 	defer conn.Close(ctx)
-	var name string
-	if err := conn.QueryRow(ctx, "SELECT current_database()").Scan(&name); err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(name)
-	// Output: shop
+	err = conn.QueryRow(ctx, "SELECT current_database()").Scan(&name)
+	return name, err
 }

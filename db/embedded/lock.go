@@ -43,18 +43,18 @@ func tryLock(path string) (*lock, error) {
 		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			locked := readHolder(file)
-			file.Close()
+			_ = file.Close() // nothing was written
 			locked.Dir = filepath.Dir(path)
 			return nil, locked
 		}
 		if err != nil {
-			file.Close()
+			_ = file.Close() // nothing was written
 			return nil, fmt.Errorf("embedded postgres: lock %s: %w", path, err)
 		}
 		// Whoever removed the directory meanwhile left us a lock on a file
 		// that nobody else will ever see.
 		if !stillAt(file, path) {
-			file.Close()
+			_ = file.Close() // nothing was written
 			continue
 		}
 		l := &lock{file: file}
@@ -70,8 +70,7 @@ func tryLock(path string) (*lock, error) {
 func waitLock(ctx context.Context, path string) (*lock, error) {
 	for {
 		l, err := tryLock(path)
-		var locked *LockedError
-		if !errors.As(err, &locked) {
+		if _, held := errors.AsType[*LockedError](err); !held {
 			return l, err
 		}
 		select {
@@ -86,8 +85,8 @@ func waitLock(ctx context.Context, path string) (*lock, error) {
 // not come to its exec yet, has the file open as well, and would keep the lock
 // past our closing.
 func (l *lock) release() {
-	syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
-	l.file.Close()
+	_ = syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN) // closing gives it up as well
+	_ = l.file.Close()                                   // what it says of its holder is of no more use
 }
 
 func (l *lock) sign() error {

@@ -59,7 +59,7 @@ func (l *serverLog) line(line string) {
 	case "PANIC":
 		level = slog.LevelError
 	}
-	l.logger.Log(context.Background(), level, "postgres: "+message)
+	l.logger.Log(context.Background(), level, "postgres: "+message) //nolint:sloglint // the server's own words
 }
 
 // tail returns the last lines, indented below an error's text.

@@ -96,21 +96,26 @@ func unpackJar(jar *os.File, dest string) error {
 		if filepath.Ext(file.Name) != ".txz" {
 			continue
 		}
-		packed, err := file.Open()
-		if err != nil {
-			return err
-		}
-		defer packed.Close()
-		unpacked, err := xz.NewReader(packed)
-		if err != nil {
-			return err
-		}
-		root, err := os.OpenRoot(dest)
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		return untar(unpacked, root, "")
+		return unpackXZ(file, dest)
 	}
 	return fmt.Errorf("the jar holds no .txz file")
+}
+
+// unpackXZ unpacks a .txz file of a jar into dest.
+func unpackXZ(file *zip.File, dest string) error {
+	packed, err := file.Open()
+	if err != nil {
+		return err
+	}
+	defer packed.Close()
+	unpacked, err := xz.NewReader(packed)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dest)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return untar(unpacked, root, "")
 }

@@ -87,10 +87,10 @@ func obtain(ctx context.Context, c Config, a account, major int) (Installation, 
 
 	var failed []error
 	for _, from := range c.sources {
-		c.Logger.Info("downloading Postgres", "major", major, "from", from.String())
+		c.Logger.InfoContext(ctx, "downloading Postgres", "major", major, "from", from.String())
 		in, err := obtainFrom(ctx, from, pinned, a, major, work, cache)
 		if err == nil {
-			c.Logger.Info("downloaded Postgres", "version", in.Version, "dir", in.BinDir)
+			c.Logger.InfoContext(ctx, "downloaded Postgres", "version", in.Version, "dir", in.BinDir)
 			return in, nil
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", from, err))

@@ -121,7 +121,7 @@ func stopOrphans(ctx context.Context, data string, log *slog.Logger) error {
 			}
 			pids = []int{postmaster}
 		}
-		log.Warn("stopping a Postgres that was left behind", "pids", pids, "signal", step.signal.String())
+		log.WarnContext(ctx, "stopping a Postgres that was left behind", "pids", pids, "signal", step.signal.String())
 		for _, pid := range pids {
 			if err := syscall.Kill(pid, step.signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return fmt.Errorf("embedded postgres: stop the process %d, which was left behind in %s: %w", pid, data, err)

@@ -154,7 +154,7 @@ func (h *home) copySeed(ctx context.Context, c Config, dir string) error {
 	}
 	dirs := []string{dir}
 	err = filepath.WalkDir(data, func(path string, entry fs.DirEntry, err error) error {
-		if err = errors.Join(err, ctx.Err()); err != nil {
+		if err := errors.Join(err, ctx.Err()); err != nil {
 			return err
 		}
 		rel, err := filepath.Rel(data, path)

@@ -87,7 +87,7 @@ func launch(ctx context.Context, c Config, h *home) (*Server, error) {
 		return nil, err
 	}
 
-	cmd := exec.Command(filepath.Join(in.BinDir, "postgres"), c.serverArgs(h.data, s.socketDir)...)
+	cmd := exec.Command(filepath.Join(in.BinDir, "postgres"), c.serverArgs(h.data, s.socketDir)...) //nolint:noctx // Stop ends it, in its own time
 	cmd.Dir = "/"
 	cmd.Env = childEnv()
 	cmd.Stderr = s.output
@@ -104,7 +104,7 @@ func launch(ctx context.Context, c Config, h *home) (*Server, error) {
 		defer cancel()
 		return nil, errors.Join(err, s.shutdown(stopCtx))
 	}
-	s.log.Info("Postgres is running", "version", in.Version, "pid", s.PID(), "dir", h.base,
+	s.log.InfoContext(ctx, "Postgres is running", "version", in.Version, "pid", s.PID(), "dir", h.base,
 		"user", h.account.name, "took", time.Since(began).Round(time.Millisecond))
 	return s, nil
 }
@@ -224,17 +224,17 @@ func (s *Server) Stop(ctx context.Context) error {
 }
 
 func (s *Server) shutdown(ctx context.Context) error {
-	s.child.process.Signal(syscall.SIGINT)
+	_ = s.child.process.Signal(syscall.SIGINT) // it may have ended
 	var err error
 	select {
 	case <-s.child.done:
 	case <-ctx.Done():
 		err = fmt.Errorf("embedded postgres: the server was stopped at once, since it did not end in time: %w", ctx.Err())
-		s.child.process.Signal(syscall.SIGQUIT)
+		_ = s.child.process.Signal(syscall.SIGQUIT) // likewise
 		select {
 		case <-s.child.done:
 		case <-time.After(10 * time.Second):
-			s.child.process.Kill()
+			_ = s.child.process.Kill() // likewise
 			<-s.child.done
 		}
 	}

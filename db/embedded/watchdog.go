@@ -15,7 +15,7 @@ const watchdogScript = `read -r line || kill -INT "$1"`
 // watchByPipe has a small shell send SIGINT to pid when this process dies,
 // however it dies. The caller calls release when pid has ended by itself.
 func watchByPipe(pid int) (release func()) {
-	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "sh", strconv.Itoa(pid))
+	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "sh", strconv.Itoa(pid)) //nolint:noctx // it outlives us: that is what it is for
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdin, err := cmd.StdinPipe()
@@ -23,12 +23,12 @@ func watchByPipe(pid int) (release func()) {
 		return func() {}
 	}
 	if err := cmd.Start(); err != nil {
-		stdin.Close()
+		_ = stdin.Close() // nobody reads it
 		return func() {}
 	}
 	return func() {
-		io.WriteString(stdin, "released\n")
-		stdin.Close()
-		cmd.Wait()
+		_, _ = io.WriteString(stdin, "released\n") // where it was killed, there is nobody to release
+		_ = stdin.Close()
+		_ = cmd.Wait()
 	}
 }
