@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/google/uuid"
@@ -59,9 +60,9 @@ func (s *Store) awaitingStock(ctx context.Context, ids []uuid.UUID) (map[uuid.UU
 func (s *Store) allocate(ctx context.Context, waiting map[uuid.UUID]int64) (served []*millrace.Order, err error) {
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		q := dbsqlc.New(tx)
-		allocated, err := q.LockAllocation(ctx)
+		allocated, err := s.lockTurn(ctx, q)
 		if err != nil {
-			return fmt.Errorf("lock the allocation: %w", err)
+			return err
 		}
 		late := []uuid.UUID{}
 		for id, seq := range waiting {
@@ -95,6 +96,18 @@ func (s *Store) allocate(ctx context.Context, waiting map[uuid.UUID]int64) (serv
 		return s.write(ctx, tx, &w)
 	})
 	return served, err
+}
+
+// lockTurn takes the allocation lock and says up to which order stock was offered; to all of them, without a lock, out of turn.
+func (s *Store) lockTurn(ctx context.Context, q *dbsqlc.Queries) (int64, error) {
+	if s.config.OutOfTurn {
+		return math.MaxInt64, nil
+	}
+	allocated, err := q.LockAllocation(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("lock the allocation: %w", err)
+	}
+	return allocated, nil
 }
 
 // lockQueue locks and loads the orders to serve, in the order in which they were acknowledged.

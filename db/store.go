@@ -33,6 +33,10 @@ type Config struct {
 	// Flushes is how many groups of each kind are written at a time (default 2; those that end in the lock of one row need no more
 	// than 1, which is theirs by default). With MaxGroup 1 it makes the store write as one without groups does, to compare.
 	Flushes int
+	// OutOfTurn reserves stock for each order by itself, whenever its job comes, and so gives up that the first come are the first
+	// served. It is there to compare with, as one without turns would do it; intake stays in groups, since the counter row that keeps
+	// the turns would hold it back without them.
+	OutOfTurn bool
 	// InTx, if set, is called in each transaction that changes orders, before its commit, with their ids.
 	InTx func(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) error
 	// MaxAttempts is how often a job is tried before it is given up and its order is held (default 20).
@@ -42,6 +46,12 @@ type Config struct {
 	// Now is the clock (default time.Now).
 	Now func() time.Time
 }
+
+// defaultGroup is Config.MaxGroup where it is not set.
+const defaultGroup = 256
+
+// announceCooldown is the least time between two announcements of a queue's new jobs by one process. A busy queue is polled anyway.
+const announceCooldown = 5 * time.Millisecond
 
 // Store is the orders in Postgres. Make one with NewStore; Close it to wait for what is under way. It is safe for concurrent use.
 type Store struct {
@@ -72,11 +82,14 @@ func NewStore(c Config) (*Store, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	c.MaxGroup = cmp.Or(c.MaxGroup, 256)
+	c.MaxGroup = cmp.Or(c.MaxGroup, defaultGroup)
 	c.MaxQueue = cmp.Or(c.MaxQueue, 4096)
 	c.MaxAttempts = cmp.Or(c.MaxAttempts, 20)
 	c.Policy.ActionTimeout = cmp.Or(c.Policy.ActionTimeout, 30*time.Minute)
-	client, err := river.NewClient(riverpgxv5.New(c.Pool), &river.Config{Schema: migrations.RiverSchema, Logger: c.Logger})
+	// An insert announces its queue at most once in a cooldown, whose default of 100 ms would leave every other order of a quiet shop
+	// to be found by a poll.
+	client, err := river.NewClient(riverpgxv5.New(c.Pool), &river.Config{Schema: migrations.RiverSchema, Logger: c.Logger,
+		FetchCooldown: announceCooldown})
 	if err != nil {
 		return nil, fmt.Errorf("make River's client: %w", err)
 	}
@@ -89,9 +102,17 @@ func NewStore(c Config) (*Store, error) {
 		return g
 	}
 	// Intake and allocation each end in the lock of one row, so a second flush of theirs would only wait for the first.
-	s.intake = group.New(limits("intake", cmp.Or(c.Flushes, 1)), s.flushIntake)
+	intake := limits("intake", cmp.Or(c.Flushes, 1))
+	if c.OutOfTurn {
+		intake.MaxGroup, intake.Flushes = defaultGroup, 1
+	}
+	s.intake = group.New(intake, s.flushIntake)
 	s.steps = group.New(limits("step", cmp.Or(c.Flushes, 2)), s.flushCommands)
-	s.allocation = group.New(limits("allocation", 1), s.flushAllocation)
+	turns := 1
+	if c.OutOfTurn {
+		turns = cmp.Or(c.Flushes, 1)
+	}
+	s.allocation = group.New(limits("allocation", turns), s.flushAllocation)
 	s.reads = group.New(limits("read", cmp.Or(c.Flushes, 2)), s.flushReads)
 	return s, nil
 }

@@ -90,7 +90,7 @@ func (m mode) start(ctx context.Context, databaseURL string) (p *pipeline, err e
 	config := db.Config{Pool: pool, Logger: quiet()}
 	tb := &textbook{}
 	if m.textbook {
-		config.MaxGroup, config.Flushes, config.InTx = 1, int(conns)-4, tb.inTx
+		config.MaxGroup, config.Flushes, config.InTx, config.OutOfTurn = 1, int(conns)-4, tb.inTx, true
 	} else {
 		if p.bell, err = notify.NewDoorbell(notify.DoorbellConfig{DatabaseURL: databaseURL, Logger: quiet()}); err != nil {
 			return p, err
