@@ -63,6 +63,9 @@ func (s *Store) PlaceOrder(ctx context.Context, p PlaceOrder) (Placed, error) {
 
 // orderingCustomer is the customer that orders, loaded as far as the request needs it.
 func (s *Store) orderingCustomer(ctx context.Context, p PlaceOrder) (*millrace.Customer, error) {
+	if err := s.checkStranger(ctx, p); err != nil {
+		return nil, err
+	}
 	if p.Request.ShipTo == nil || p.Request.Email == "" && p.Principal.Email == "" {
 		return s.EnsureCustomer(ctx, p.Principal)
 	}
@@ -71,6 +74,25 @@ func (s *Store) orderingCustomer(ctx context.Context, p PlaceOrder) (*millrace.C
 		return nil, err
 	}
 	return &millrace.Customer{ID: id, Subject: p.Principal.Subject, Email: p.Principal.Email}, nil
+}
+
+// checkStranger prices the request of somebody who is no customer yet, so that a request which can never succeed makes no customer.
+func (s *Store) checkStranger(ctx context.Context, p PlaceOrder) error {
+	if _, known := s.customers.get(p.Principal.Subject); known {
+		return nil
+	}
+	_, err := s.FindCustomer(ctx, p.Principal.Subject)
+	if millrace.ErrorCode(err) != millrace.CodeNotFound {
+		return err
+	}
+	r := &intakeRequest{PlaceOrder: p}
+	catalogue, err := readCatalogue(ctx, s.queries(), []*intakeRequest{r})
+	if err != nil {
+		return err
+	}
+	stranger := &millrace.Customer{Subject: p.Principal.Subject, Email: p.Principal.Email}
+	_, err = millrace.NewOrder(uuid.Nil, stranger, &r.Request, catalogue, s.now(), "")
+	return err
 }
 
 // flushIntake takes in a group of orders. Keys of other processes are found first; a key that one of them uses at the same moment

@@ -303,3 +303,15 @@ func TestOldKeysAreForgotten(t *testing.T) {
 	require.Zero(t, b.count("SELECT count(*) FROM idempotency_keys WHERE order_id = $1", old))
 	require.EqualValues(t, 1, b.count("SELECT count(*) FROM idempotency_keys WHERE order_id = $1", placed.OrderID))
 }
+
+func TestARequestThatCannotSucceedMakesNoCustomer(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	stranger := millrace.Principal{Subject: "a stranger", Email: "new@example.com"}
+	_, err := b.store.PlaceOrder(t.Context(), placement(stranger, "k1", request("NO-SUCH-SKU")))
+	require.Equal(t, millrace.CodeInvalid, millrace.ErrorCode(err))
+	require.Zero(t, b.count("SELECT count(*) FROM customers WHERE subject = 'a stranger'"))
+	_, err = b.store.PlaceOrder(t.Context(), placement(stranger, "k1", request("TEA-001")))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, b.count("SELECT count(*) FROM customers WHERE subject = 'a stranger'"))
+}
