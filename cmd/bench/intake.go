@@ -17,11 +17,12 @@ import (
 
 type intakeCmd struct {
 	commonFlags
-	SKUs          int    `name:"skus" default:"1000" help:"Products that orders are spread over."`
-	Connections   int    `default:"96" help:"Connections that send orders at the maximum."`
-	OverloadConns int    `default:"5000" help:"Connections that send ten times the maximum: more than callers find room for in the server."`
-	Customers     int    `default:"64" help:"Customers who order."`
-	Profile       string `type:"path" placeholder:"FILE" help:"Write a CPU profile of the server at its maximum, taken directly in the last round, to a file. It costs a little."`
+	SKUs          int      `name:"skus" default:"1000" help:"Products that orders are spread over."`
+	Connections   int      `default:"96" help:"Connections that send orders at the maximum."`
+	OverloadConns int      `default:"5000" help:"Connections that send ten times the maximum: more than callers find room for in the server."`
+	Customers     int      `default:"64" help:"Customers who order."`
+	Ways          []string `default:"directly,overload,gate" enum:"directly,overload,gate" help:"What to measure besides pgbench: directly, that and overload, gate."`
+	Profile       string   `type:"path" placeholder:"FILE" help:"Write a CPU profile of the server at its maximum, taken directly in the last round, to a file. It costs a little."`
 }
 
 // intakeRound is what was measured of a way into the server, at its maximum, at half of it, and with ten times as much offered.
@@ -75,19 +76,27 @@ func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) (err error) 
 			return err
 		}
 		plain, clients = append(plain, rate), []int{at}
-		one, err := c.directly(ctx, b, identities, round)
-		if err != nil {
-			return fmt.Errorf("directly: %w", err)
+		if c.takes("directly") || c.takes("overload") {
+			one, err := c.directly(ctx, b, identities, round)
+			if err != nil {
+				return fmt.Errorf("directly: %w", err)
+			}
+			direct = append(direct, one)
 		}
-		direct = append(direct, one)
-		if one, err = c.throughGate(ctx, b, round); err != nil {
-			return fmt.Errorf("through the gate: %w", err)
+		if c.takes("gate") {
+			one, err := c.throughGate(ctx, b, round)
+			if err != nil {
+				return fmt.Errorf("through the gate: %w", err)
+			}
+			gated = append(gated, one)
 		}
-		gated = append(gated, one)
 	}
 	c.report(r, plain, clients[0], direct, gated)
 	return nil
 }
+
+// takes reports whether a way in is to be measured.
+func (c *intakeCmd) takes(way string) bool { return slices.Contains(c.Ways, way) }
 
 // directly measures a server that the bench signs identities for.
 func (c *intakeCmd) directly(ctx context.Context, b *bed, identities *issuer, round int) (m intakeRound, err error) {
@@ -105,6 +114,9 @@ func (c *intakeCmd) directly(ctx context.Context, b *bed, identities *issuer, ro
 		return m, err
 	}
 
+	if !c.takes("overload") {
+		return m, nil
+	}
 	b.step("round %d: directly, ten times as much", round+1)
 	over := load{addr: s.addr, conns: c.OverloadConns, rate: 10 * m.max.perSecond(), patience: time.Second, warm: 2 * time.Second, time: c.Time, request: post}
 	over.during = func(ctx context.Context) (err error) {
@@ -185,6 +197,9 @@ func (c *intakeCmd) report(r *report, plain []float64, clients int, direct, gate
 		rounds  []intakeRound
 		atLeast float64
 	}{{"directly", direct, 2}, {"through the gate", gated, 1.3}} {
+		if len(way.rounds) == 0 {
+			continue
+		}
 		each := func(f func(intakeRound) float64) []float64 {
 			out := make([]float64, len(way.rounds))
 			for i, m := range way.rounds {
