@@ -1,7 +1,9 @@
 package db
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -52,16 +54,58 @@ type OrderFilter struct {
 	Status     millrace.OrderStatus
 	SKU        string
 	From, To   time.Time // placed at or after From, before To
-	Before     uuid.UUID // the last id of the page before this one
+	Before     uuid.UUID // Next of the page before this one
 	Limit      int
+	Scan       int // orders to look at for one page at most (default 10,000)
 }
 
-// ListOrders lists orders, newest first, with their lines; more reports whether there are older ones.
-func (s *Store) ListOrders(ctx context.Context, f OrderFilter) (orders []*millrace.Order, more bool, err error) {
-	p := dbsqlc.ListOrdersParams{Status: string(f.Status), Sku: f.SKU, PageSize: int32(f.Limit) + 1, Before: uuid.Max}
-	if f.CustomerID != uuid.Nil {
-		p.CustomerID = &f.CustomerID
+// scanned is how many orders a page may take into account: a few milliseconds' worth.
+const scanned = 10_000
+
+// OrderPage is one page of a list of orders, newest first.
+type OrderPage struct {
+	Orders []*millrace.Order
+	Next   uuid.UUID // the Before of the next page, uuid.Nil after the last
+}
+
+// PageOrders lists orders, newest first, with their lines, in a time that does not grow with what is stored. A page may therefore be
+// short, even empty, before the last: where none of the next Scan orders fit, Next says where to go on. Orders of a rare status are
+// never looked for in vain, as they have an index.
+func (s *Store) PageOrders(ctx context.Context, f OrderFilter) (OrderPage, error) {
+	f.Scan = cmp.Or(f.Scan, scanned)
+	candidates, err := s.candidates(ctx, f)
+	if err != nil {
+		return OrderPage{}, translate(fmt.Errorf("list orders: %w", err))
 	}
+	var page OrderPage
+	var ids []uuid.UUID
+	for _, c := range candidates {
+		if c.Fits && len(ids) == f.Limit {
+			page.Next = ids[len(ids)-1]
+			break
+		}
+		if c.Fits {
+			ids = append(ids, c.ID)
+		}
+		if c.Place == int64(f.Scan) {
+			page.Next = c.ID
+		}
+	}
+	orders, err := loadOrders(ctx, s.pool, ids, withAddress|withLines, forReading)
+	if err != nil {
+		return OrderPage{}, translate(err)
+	}
+	for _, id := range ids {
+		if o := orders[id]; f.Status == "" || o.Status == f.Status { // else it moved on since it was found
+			page.Orders = append(page.Orders, o)
+		}
+	}
+	return page, nil
+}
+
+// candidates walks the index that finds the fewest orders which do not fit.
+func (s *Store) candidates(ctx context.Context, f OrderFilter) ([]dbsqlc.ListOrdersRow, error) {
+	p := dbsqlc.ListOrdersParams{Status: string(f.Status), Sku: f.SKU, Before: uuid.Max, Scan: int32(f.Scan), PageSize: int32(f.Limit) + 1}
 	if !f.To.IsZero() {
 		p.Before = firstID(f.To)
 	}
@@ -71,22 +115,42 @@ func (s *Store) ListOrders(ctx context.Context, f OrderFilter) (orders []*millra
 	if !f.From.IsZero() {
 		p.NotBefore = firstID(f.From)
 	}
-	rows, err := s.queries().ListOrders(ctx, p)
-	if err != nil {
-		return nil, false, translate(err)
-	}
-	if more = len(rows) > f.Limit; more {
-		rows = rows[:f.Limit]
-	}
-	byID := make(map[uuid.UUID]*millrace.Order, len(rows))
-	orders = make([]*millrace.Order, len(rows))
-	for i, r := range rows {
-		if orders[i], err = orderOf(r, withAddress); err != nil {
-			return nil, false, translate(err)
+	var found []dbsqlc.ListOrdersRow
+	switch q := s.queries(); {
+	case f.CustomerID != uuid.Nil:
+		rows, err := q.ListCustomersOrders(ctx, dbsqlc.ListCustomersOrdersParams{CustomerID: f.CustomerID, Status: p.Status, Sku: p.Sku,
+			Before: p.Before, NotBefore: p.NotBefore, Scan: p.Scan, PageSize: p.PageSize})
+		for _, r := range rows {
+			found = append(found, dbsqlc.ListOrdersRow(r))
 		}
-		byID[r.ID] = orders[i]
+		return found, err
+	case rare(f.Status):
+		rows, err := q.ListRareOrders(ctx, dbsqlc.ListRareOrdersParams{Status: p.Status, Sku: p.Sku, Before: p.Before,
+			NotBefore: p.NotBefore, Scan: p.Scan, PageSize: p.PageSize})
+		for _, r := range rows {
+			found = append(found, dbsqlc.ListOrdersRow(r))
+		}
+		return found, err
+	default:
+		return q.ListOrders(ctx, p)
 	}
-	return orders, more, translate(loadParts(ctx, s.queries(), byID, withLines))
+}
+
+// rare reports whether orders of a status are indexed by it, as the column rare_status has it.
+func rare(s millrace.OrderStatus) bool {
+	return s != "" && s != millrace.OrderPending && s != millrace.OrderProcessing && s != millrace.OrderCompleted
+}
+
+// ListOrders is PageOrders until it finds an order: more reports whether there may be older ones than those it returns, and if so it
+// returns one at least. Where orders that fit are few and far between, that may take seconds.
+func (s *Store) ListOrders(ctx context.Context, f OrderFilter) (orders []*millrace.Order, more bool, err error) {
+	for {
+		page, err := s.PageOrders(ctx, f)
+		if err != nil || len(page.Orders) > 0 || page.Next == uuid.Nil {
+			return page.Orders, page.Next != uuid.Nil, err
+		}
+		f.Before = page.Next
+	}
 }
 
 // firstID is the smallest UUIDv7 of a millisecond: ids of orders placed before it are smaller.

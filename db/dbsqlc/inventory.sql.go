@@ -224,7 +224,7 @@ func (q *Queries) LockLevels(ctx context.Context, skus []string) ([]InventoryLev
 }
 
 const lockQueuedOrders = `-- name: LockQueuedOrders :many
-SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at FROM orders
+SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status FROM orders
 WHERE id = ANY ($1::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > $2 ORDER BY q.received_seq LIMIT $3))
 ORDER BY id FOR UPDATE
 `
@@ -262,6 +262,7 @@ func (q *Queries) LockQueuedOrders(ctx context.Context, arg LockQueuedOrdersPara
 			&i.HoldReason,
 			&i.PlacedAt,
 			&i.UpdatedAt,
+			&i.RareStatus,
 		); err != nil {
 			return nil, err
 		}

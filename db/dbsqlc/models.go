@@ -46,6 +46,7 @@ type Order struct {
 	HoldReason        string
 	PlacedAt          time.Time
 	UpdatedAt         time.Time
+	RareStatus        *string
 }
 
 type OrderEvent struct {

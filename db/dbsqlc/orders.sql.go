@@ -80,59 +80,161 @@ func (q *Queries) Lines(ctx context.Context, orderIds []uuid.UUID) ([]OrderLine,
 	return items, nil
 }
 
-const listOrders = `-- name: ListOrders :many
-SELECT o.id, o.customer_id, o.received_seq, o.status, o.payment_status, o.fulfillment_status, o.version, o.currency, o.total_minor, o.payment_method, o.email, o.ship_to, o.hold_reason, o.placed_at, o.updated_at FROM orders o
-WHERE ($1::uuid IS NULL OR o.customer_id = $1)
-  AND o.id < $2::uuid AND o.id >= $3::uuid
-  AND ($4::text = '' OR o.status = $4)
-  AND ($5::text = '' OR EXISTS (SELECT FROM order_lines l WHERE l.order_id = o.id AND l.sku = $5))
-ORDER BY o.id DESC
-LIMIT $6
+const listCustomersOrders = `-- name: ListCustomersOrders :many
+SELECT id, fits, place FROM (
+    SELECT w.id, w.place, (($1::text = '' OR w.status = $1) AND ($2::text = '' OR EXISTS (SELECT FROM order_lines l WHERE l.order_id = w.id AND l.sku = $2)))::boolean AS fits
+    FROM (
+        SELECT o.id, o.status, row_number() OVER (ORDER BY o.id DESC) AS place FROM orders o
+        WHERE o.customer_id = $3 AND o.id < $4::uuid AND o.id >= $5::uuid ORDER BY o.id DESC LIMIT $6::integer
+    ) w
+) x
+WHERE fits OR place = $6 ORDER BY id DESC LIMIT $7
 `
 
-type ListOrdersParams struct {
-	CustomerID *uuid.UUID
-	Before     uuid.UUID
-	NotBefore  uuid.UUID
+type ListCustomersOrdersParams struct {
 	Status     string
 	Sku        string
+	CustomerID uuid.UUID
+	Before     uuid.UUID
+	NotBefore  uuid.UUID
+	Scan       int32
 	PageSize   int32
 }
 
-// Newest first; ids are UUIDv7, so their order is that of time and a time bound is an id bound. customer_id null is anyone's.
-func (q *Queries) ListOrders(ctx context.Context, arg ListOrdersParams) ([]Order, error) {
-	rows, err := q.db.Query(ctx, listOrders,
+type ListCustomersOrdersRow struct {
+	ID    uuid.UUID
+	Fits  bool
+	Place int64
+}
+
+func (q *Queries) ListCustomersOrders(ctx context.Context, arg ListCustomersOrdersParams) ([]ListCustomersOrdersRow, error) {
+	rows, err := q.db.Query(ctx, listCustomersOrders,
+		arg.Status,
+		arg.Sku,
 		arg.CustomerID,
 		arg.Before,
 		arg.NotBefore,
-		arg.Status,
-		arg.Sku,
+		arg.Scan,
 		arg.PageSize,
 	)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []Order
+	var items []ListCustomersOrdersRow
 	for rows.Next() {
-		var i Order
-		if err := rows.Scan(
-			&i.ID,
-			&i.CustomerID,
-			&i.ReceivedSeq,
-			&i.Status,
-			&i.PaymentStatus,
-			&i.FulfillmentStatus,
-			&i.Version,
-			&i.Currency,
-			&i.TotalMinor,
-			&i.PaymentMethod,
-			&i.Email,
-			&i.ShipTo,
-			&i.HoldReason,
-			&i.PlacedAt,
-			&i.UpdatedAt,
-		); err != nil {
+		var i ListCustomersOrdersRow
+		if err := rows.Scan(&i.ID, &i.Fits, &i.Place); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listOrders = `-- name: ListOrders :many
+
+SELECT id, fits, place FROM (
+    SELECT w.id, w.place, (($1::text = '' OR w.status = $1) AND ($2::text = '' OR EXISTS (SELECT FROM order_lines l WHERE l.order_id = w.id AND l.sku = $2)))::boolean AS fits
+    FROM (
+        SELECT o.id, o.status, row_number() OVER (ORDER BY o.id DESC) AS place FROM orders o
+        WHERE o.id < $3::uuid AND o.id >= $4::uuid ORDER BY o.id DESC LIMIT $5::integer
+    ) w
+) x
+WHERE fits OR place = $5 ORDER BY id DESC LIMIT $6
+`
+
+type ListOrdersParams struct {
+	Status    string
+	Sku       string
+	Before    uuid.UUID
+	NotBefore uuid.UUID
+	Scan      int32
+	PageSize  int32
+}
+
+type ListOrdersRow struct {
+	ID    uuid.UUID
+	Fits  bool
+	Place int64
+}
+
+// Lists of orders, newest first; ids are UUIDv7, so their order is that of time and a time bound is an id bound. Each walks one index
+// over at most @scan orders, and no further than to a full page. The last of those @scan orders comes too, fits or not, as the place to
+// go on from. OR keeps the planner from making EXISTS a join, which would read every line of the SKU.
+func (q *Queries) ListOrders(ctx context.Context, arg ListOrdersParams) ([]ListOrdersRow, error) {
+	rows, err := q.db.Query(ctx, listOrders,
+		arg.Status,
+		arg.Sku,
+		arg.Before,
+		arg.NotBefore,
+		arg.Scan,
+		arg.PageSize,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListOrdersRow
+	for rows.Next() {
+		var i ListOrdersRow
+		if err := rows.Scan(&i.ID, &i.Fits, &i.Place); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRareOrders = `-- name: ListRareOrders :many
+SELECT id, fits, place FROM (
+    SELECT w.id, w.place, (($1::text = '' OR EXISTS (SELECT FROM order_lines l WHERE l.order_id = w.id AND l.sku = $1)))::boolean AS fits
+    FROM (
+        SELECT o.id, row_number() OVER (ORDER BY o.id DESC) AS place FROM orders o
+        WHERE o.rare_status = $2::text AND o.id < $3::uuid AND o.id >= $4::uuid ORDER BY o.id DESC LIMIT $5::integer
+    ) w
+) x
+WHERE fits OR place = $5 ORDER BY id DESC LIMIT $6
+`
+
+type ListRareOrdersParams struct {
+	Sku       string
+	Status    string
+	Before    uuid.UUID
+	NotBefore uuid.UUID
+	Scan      int32
+	PageSize  int32
+}
+
+type ListRareOrdersRow struct {
+	ID    uuid.UUID
+	Fits  bool
+	Place int64
+}
+
+func (q *Queries) ListRareOrders(ctx context.Context, arg ListRareOrdersParams) ([]ListRareOrdersRow, error) {
+	rows, err := q.db.Query(ctx, listRareOrders,
+		arg.Sku,
+		arg.Status,
+		arg.Before,
+		arg.NotBefore,
+		arg.Scan,
+		arg.PageSize,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListRareOrdersRow
+	for rows.Next() {
+		var i ListRareOrdersRow
+		if err := rows.Scan(&i.ID, &i.Fits, &i.Place); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -144,7 +246,7 @@ func (q *Queries) ListOrders(ctx context.Context, arg ListOrdersParams) ([]Order
 }
 
 const lockOrders = `-- name: LockOrders :many
-SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at FROM orders WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status FROM orders WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 `
 
 // By id: the first in the order of locks (orders by id, then inventory levels by SKU and location).
@@ -173,6 +275,7 @@ func (q *Queries) LockOrders(ctx context.Context, ids []uuid.UUID) ([]Order, err
 			&i.HoldReason,
 			&i.PlacedAt,
 			&i.UpdatedAt,
+			&i.RareStatus,
 		); err != nil {
 			return nil, err
 		}
@@ -185,7 +288,7 @@ func (q *Queries) LockOrders(ctx context.Context, ids []uuid.UUID) ([]Order, err
 }
 
 const orders = `-- name: Orders :many
-SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at FROM orders WHERE id = ANY ($1::uuid[])
+SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status FROM orders WHERE id = ANY ($1::uuid[])
 `
 
 func (q *Queries) Orders(ctx context.Context, ids []uuid.UUID) ([]Order, error) {
@@ -213,6 +316,7 @@ func (q *Queries) Orders(ctx context.Context, ids []uuid.UUID) ([]Order, error) 
 			&i.HoldReason,
 			&i.PlacedAt,
 			&i.UpdatedAt,
+			&i.RareStatus,
 		); err != nil {
 			return nil, err
 		}

@@ -11,9 +11,10 @@ ORDER BY e.order_id, e.version;
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS tx;
 
 -- name: EventsSince :many
--- Keyset over (tx, order_id, version); tx is found by its BRIN index.
+-- Keyset over (tx, order_id, version). The index on tx gives where to start and all but the order within a transaction, so that a page
+-- costs the same however far behind its reader is.
 SELECT * FROM order_events
-WHERE tx >= @tx AND (tx, order_id, version) > (@after_tx, @after_order::uuid, @after_version::integer)
+WHERE tx >= greatest(@tx::bigint, @after_tx::bigint) AND (tx, order_id, version) > (@after_tx, @after_order::uuid, @after_version::integer)
 ORDER BY tx, order_id, version LIMIT @page_size;
 
 -- name: CustomerEventsSince :many

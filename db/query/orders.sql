@@ -55,12 +55,36 @@ ON CONFLICT (order_id) DO UPDATE
 SET state = excluded.state, carrier = excluded.carrier, reference = excluded.reference, service = excluded.service,
     tracking_number = excluded.tracking_number, label_url = excluded.label_url;
 
+-- Lists of orders, newest first; ids are UUIDv7, so their order is that of time and a time bound is an id bound. Each walks one index
+-- over at most @scan orders, and no further than to a full page. The last of those @scan orders comes too, fits or not, as the place to
+-- go on from. OR keeps the planner from making EXISTS a join, which would read every line of the SKU.
+
 -- name: ListOrders :many
--- Newest first; ids are UUIDv7, so their order is that of time and a time bound is an id bound. customer_id null is anyone's.
-SELECT o.* FROM orders o
-WHERE (sqlc.narg(customer_id)::uuid IS NULL OR o.customer_id = sqlc.narg(customer_id))
-  AND o.id < @before::uuid AND o.id >= @not_before::uuid
-  AND (@status::text = '' OR o.status = @status)
-  AND (@sku::text = '' OR EXISTS (SELECT FROM order_lines l WHERE l.order_id = o.id AND l.sku = @sku))
-ORDER BY o.id DESC
-LIMIT @page_size;
+SELECT id, fits, place FROM (
+    SELECT w.id, w.place, ((@status::text = '' OR w.status = @status) AND (@sku::text = '' OR EXISTS (SELECT FROM order_lines l WHERE l.order_id = w.id AND l.sku = @sku)))::boolean AS fits
+    FROM (
+        SELECT o.id, o.status, row_number() OVER (ORDER BY o.id DESC) AS place FROM orders o
+        WHERE o.id < @before::uuid AND o.id >= @not_before::uuid ORDER BY o.id DESC LIMIT @scan::integer
+    ) w
+) x
+WHERE fits OR place = @scan ORDER BY id DESC LIMIT @page_size;
+
+-- name: ListCustomersOrders :many
+SELECT id, fits, place FROM (
+    SELECT w.id, w.place, ((@status::text = '' OR w.status = @status) AND (@sku::text = '' OR EXISTS (SELECT FROM order_lines l WHERE l.order_id = w.id AND l.sku = @sku)))::boolean AS fits
+    FROM (
+        SELECT o.id, o.status, row_number() OVER (ORDER BY o.id DESC) AS place FROM orders o
+        WHERE o.customer_id = @customer_id AND o.id < @before::uuid AND o.id >= @not_before::uuid ORDER BY o.id DESC LIMIT @scan::integer
+    ) w
+) x
+WHERE fits OR place = @scan ORDER BY id DESC LIMIT @page_size;
+
+-- name: ListRareOrders :many
+SELECT id, fits, place FROM (
+    SELECT w.id, w.place, ((@sku::text = '' OR EXISTS (SELECT FROM order_lines l WHERE l.order_id = w.id AND l.sku = @sku)))::boolean AS fits
+    FROM (
+        SELECT o.id, row_number() OVER (ORDER BY o.id DESC) AS place FROM orders o
+        WHERE o.rare_status = @status::text AND o.id < @before::uuid AND o.id >= @not_before::uuid ORDER BY o.id DESC LIMIT @scan::integer
+    ) w
+) x
+WHERE fits OR place = @scan ORDER BY id DESC LIMIT @page_size;
