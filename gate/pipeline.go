@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -36,6 +37,7 @@ type exchange struct {
 	timer  *time.Timer
 	stream *stream
 	body   *timedBody // nil: there is none
+	whole  []byte     // all of a small body; nil: it is passed on as it comes
 }
 
 type exchangeKey struct{}
@@ -270,12 +272,37 @@ func (x *exchange) forward() *denial {
 	if x.r.Body != nil && x.r.ContentLength != 0 {
 		x.body = newTimedBody(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, int64(x.route.MaxBody)), x.w.control, timeout)
 		x.r.Body = x.body
+		if d := x.readSmallBody(); d != nil {
+			return d
+		}
 	}
 	proxy := x.gate.routes.Load().plain
 	if x.route.Stream {
 		proxy = x.gate.routes.Load().streamed
 	}
 	proxy.ServeHTTP(x.w, x.r.WithContext(ctx))
+	return nil
+}
+
+// smallBody is the size up to which a body is read before the upstream is asked. One packet to the upstream then does instead of two,
+// which costs both sides less, and a client that sends slowly holds none of its connections.
+const smallBody = 8 << 10
+
+// readSmallBody reads a small body. One that the upstream must first agree to get is not read ahead.
+func (x *exchange) readSmallBody() *denial {
+	if x.r.ContentLength < 0 || x.r.ContentLength > smallBody || len(x.r.Header["Expect"]) > 0 {
+		return nil
+	}
+	whole := make([]byte, x.r.ContentLength)
+	if _, err := io.ReadFull(x.body, whole); err != nil {
+		if x.body.late() {
+			return denySlow.because(err)
+		}
+		x.code = "client_gone"
+		panic(http.ErrAbortHandler)
+	}
+	x.body.end()
+	x.whole = whole
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -58,6 +59,9 @@ func (g *Gate) rewrite(pr *httputil.ProxyRequest) {
 	out.URL.Path, out.URL.RawPath = x.path, ""
 	out.Host = pr.In.Host
 	out.Trailer = nil // trailers could smuggle in headers that the upstream merges
+	if x.whole != nil {
+		out.Body = io.NopCloser(bytes.NewReader(x.whole)) // net/http sends it along with the header, since it knows that no read will block
+	}
 	stripOwned(out.Header)
 	g.cookies.stripCookies(out.Header)
 	h := out.Header

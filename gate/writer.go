@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// clientPatience is how long a client may take to accept one write.
-const clientPatience = 30 * time.Second
+const (
+	// clientPatience is how long a client may take to accept one write.
+	clientPatience = 30 * time.Second
+	// patienceSlack is how much shorter it may be, so that a deadline serves several writes: each set anew costs a microsecond.
+	patienceSlack = 2 * time.Second
+)
 
 // responseWriter notes what was answered and bounds how long a slow client can hold a write up.
 type responseWriter struct {
@@ -17,16 +21,22 @@ type responseWriter struct {
 	status    int
 	bytes     int64
 	streaming bool
+	deadline  time.Time // for the next write; zero: none
 }
 
 func newResponseWriter(w http.ResponseWriter) *responseWriter {
-	rw := &responseWriter{ResponseWriter: w, control: http.NewResponseController(w)}
-	rw.extend()
-	return rw
+	return &responseWriter{ResponseWriter: w, control: http.NewResponseController(w)}
 }
 
 // extend gives the client time for the next write. Servers without deadlines, as in some tests, go without.
-func (w *responseWriter) extend() { _ = w.control.SetWriteDeadline(time.Now().Add(clientPatience)) }
+func (w *responseWriter) extend() {
+	deadline := time.Now().Add(clientPatience)
+	if deadline.Sub(w.deadline) < patienceSlack {
+		return
+	}
+	w.deadline = deadline
+	_ = w.control.SetWriteDeadline(deadline)
+}
 
 func (w *responseWriter) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
@@ -54,7 +64,8 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 func (w *responseWriter) FlushError() error {
 	err := w.control.Flush()
 	if w.streaming {
-		_ = w.control.SetWriteDeadline(time.Time{})
+		w.deadline = time.Time{}
+		_ = w.control.SetWriteDeadline(w.deadline)
 	}
 	return err
 }
@@ -87,9 +98,15 @@ func (b *timedBody) late() bool {
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF && b.whole.CompareAndSwap(false, true) {
-		// The connection is still read from, to notice when the client leaves; that must not end at the deadline.
-		_ = b.control.SetReadDeadline(time.Time{})
+	if err == io.EOF {
+		b.end()
 	}
 	return n, err
+}
+
+// end lifts the deadline, once all was read: the connection is still read from, to notice when the client leaves.
+func (b *timedBody) end() {
+	if b.whole.CompareAndSwap(false, true) {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
 }

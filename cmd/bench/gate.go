@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -33,13 +34,14 @@ const (
 	addedFigure       = "added by the gate"
 	keyRatioFigure    = "gate by a cached key, against a bare proxy"
 	cookieRatioFigure = "gate by a cached session, against a bare proxy"
+	postFigure        = "gate by a cached key, small posts"
 	gateStreamFigure  = "memory of a proxied idle stream (gate RSS)"
 	stormFigure       = "p99 during the storm of logins, against before"
 )
 
 // Run measures.
 func (c *gateCmd) Run(ctx context.Context, stdio stdio) (err error) {
-	b, err := c.newBed(ctx, stdio, (3*turns+6)*c.Rounds+1)
+	b, err := c.newBed(ctx, stdio, (3*turns+8)*c.Rounds+1)
 	if err != nil {
 		return err
 	}
@@ -217,8 +219,8 @@ func (c gateRound) latencies(ctx context.Context) error {
 
 // throughput measures how many requests bare proxies and the gate answer when each connection sends the next after an answer.
 func (c gateRound) throughput(ctx context.Context) error {
-	rate := func(name, addr string, pid int, header func(conn int) string) (float64, error) {
-		a, cpu, err := c.send(ctx, name, pid, load{addr: addr, request: gets(addr, header), warm: 2 * time.Second, time: c.Time})
+	rate := func(name, addr string, pid int, request func(buf []byte, conn, n int) []byte) (float64, error) {
+		a, cpu, err := c.send(ctx, name, pid, load{addr: addr, request: request, warm: 2 * time.Second, time: c.Time})
 		if err != nil {
 			return 0, err
 		}
@@ -226,20 +228,26 @@ func (c gateRound) throughput(ctx context.Context) error {
 		c.f.note(name+", its processor time a request", "us", float64(cpu.Microseconds())/float64(a.accepted))
 		return a.perSecond(), nil
 	}
-	bare, err := rate("bare proxy", c.s.bare.addr, c.s.bare.pid(), c.byKey)
+	bare, err := rate("bare proxy", c.s.bare.addr, c.s.bare.pid(), gets(c.s.bare.addr, c.byKey))
 	if err != nil {
 		return err
 	}
-	pooled, err := rate("bare proxy that uses buffers again", c.s.pooled.addr, c.s.pooled.pid(), c.byKey)
+	pooled, err := rate("bare proxy that uses buffers again", c.s.pooled.addr, c.s.pooled.pid(), gets(c.s.pooled.addr, c.byKey))
 	if err != nil {
 		return err
 	}
-	key, err := rate("gate by a cached key", c.g.addr, c.g.pid(), c.byKey)
+	key, err := rate("gate by a cached key", c.g.addr, c.g.pid(), gets(c.g.addr, c.byKey))
 	if err != nil {
 		return err
 	}
-	cookie, err := rate("gate by a cached session", c.g.addr, c.g.pid(), c.byCookie)
+	cookie, err := rate("gate by a cached session", c.g.addr, c.g.pid(), gets(c.g.addr, c.byCookie))
 	if err != nil {
+		return err
+	}
+	if _, err := rate("bare proxy that uses buffers again, small posts", c.s.pooled.addr, c.s.pooled.pid(), posts(c.s.pooled.addr, c.byKey)); err != nil {
+		return err
+	}
+	if _, err := rate(postFigure, c.g.addr, c.g.pid(), posts(c.g.addr, c.byKey)); err != nil {
 		return err
 	}
 	c.f.note(keyRatioFigure, "times", key/bare)
@@ -293,6 +301,16 @@ func (c *gateCmd) report(r *report, f *liveFigures) {
 	r.atLeast(cookieRatioFigure, medians[cookieRatioFigure], 0.6)
 	r.atMost(fmt.Sprintf("%s, of %d, kB", gateStreamFigure, c.Streams), medians[gateStreamFigure], 60)
 	r.atMost(stormFigure, medians[stormFigure], 3)
+}
+
+// posts makes requests with a body of the size of an order, as gets makes those without one.
+func posts(host string, header func(conn int) string) func(buf []byte, conn, n int) []byte {
+	body := `{"text":"` + strings.Repeat("a", postSize-len(`{"text":""}`)) + `"}`
+	head := "POST " + pagePath + " HTTP/1.1\r\nHost: " + host + "\r\nContent-Type: application/json\r\nContent-Length: " + itoa(len(body)) + "\r\n"
+	return func(buf []byte, conn, _ int) []byte {
+		buf = append(append(buf, head...), header(conn)...)
+		return append(append(buf, "\r\n\r\n"...), body...)
+	}
 }
 
 // gets makes requests for the upstream's page, with a header that names who asks on each connection.

@@ -19,7 +19,7 @@ func TestTheGateIsMeasuredAgainstABareProxyAndItsUpstream(t *testing.T) {
 	require.NoError(t, err)
 	for _, name := range []string{
 		"upstream alone at 100 requests/s, p50", "bare proxy at 100 requests/s, p50", "gate at 100 requests/s, p50", "gate at 100 requests/s, in a storm of logins, p99",
-		"bare proxy", "bare proxy that uses buffers again", "gate by a cached key", "gate by a cached session", keyRatioFigure, cookieRatioFigure, stormFigure, "proxied streams opened", "passwords checked in the storm",
+		"bare proxy", "bare proxy that uses buffers again", "gate by a cached key", "gate by a cached session", postFigure, keyRatioFigure, cookieRatioFigure, stormFigure, "proxied streams opened", "passwords checked in the storm",
 	} {
 		require.Len(t, f.samples[name], 1, name)
 		require.Positive(t, f.samples[name][0], name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -210,11 +211,12 @@ type besideCmd struct {
 	Pool    bool   // use the buffers of bodies again
 }
 
-// What the upstream serves: a page of pageSize bytes, and streams of nothing but heartbeats.
+// What the upstream serves: a page of pageSize bytes, also to who posts postSize bytes first, and streams of nothing but heartbeats.
 const (
 	pagePath  = "/v1/page"
 	idlePath  = "/v1/idle"
 	pageSize  = 1024
+	postSize  = 300
 	heartbeat = 10 * time.Second
 )
 
@@ -265,6 +267,15 @@ func upstreamPages() http.Handler {
 	mux.HandleFunc("GET "+pagePath, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(page) // a client that went away misses nothing
+	})
+	mux.HandleFunc("POST "+pagePath, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(io.LimitReader(r.Body, postSize+1))
+		if err != nil || len(body) != postSize {
+			http.Error(w, "not the body that was sent", http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(page) // likewise
 	})
 	mux.HandleFunc("GET "+idlePath, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
