@@ -11,16 +11,21 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/jackc/pgx/v5"
 
+	"millrace"
 	"millrace/db"
+	"millrace/db/migrations"
 )
 
 type growthCmd struct {
 	commonFlags
-	SKUs        int `name:"skus" default:"1000" help:"Products that orders are spread over."`
-	Orders      int `default:"2000000" help:"Orders that are stored beforehand, of the last 90 days. 2,000,000 take about 8 GB."`
-	Few         int `default:"5000" help:"Orders stored in what it is compared with: as good as empty, yet with full pages to list."`
-	Connections int `default:"96" help:"Connections that send orders."`
+	SKUs        int  `name:"skus" default:"1000" help:"Products that orders are spread over."`
+	Orders      int  `default:"2000000" help:"Orders that are stored beforehand, of the last 90 days. 2,000,000 take about 8 GB."`
+	Few         int  `default:"10000" help:"Orders stored in what it is compared with: as good as empty, yet with full pages to list."`
+	Connections int  `default:"96" help:"Connections that send orders."`
+	Keep        bool `help:"Leave the filled databases on the Postgres of DATABASE_URL, and use those that an earlier run left there."`
+	FillOnly    bool `help:"Fill the databases and measure nothing, with --keep."`
 }
 
 // sized is a database with a number of orders, and what was measured on it.
@@ -28,31 +33,52 @@ type sized struct {
 	name             string
 	url              string
 	orders           int
+	size             string // on disk, when filled
 	intake, pipeline []float64
-	lists            [len(lists)][]float64 // p50, milliseconds
+	lists            [][]float64 // p50, milliseconds, of each of lists
 }
 
-// list is a question for a page of orders; its answer's time must not grow with what is stored. A page of few finds less than it
-// wants, the hardest of questions.
+// list is a question for a page of orders; its answer's time must not grow with what is stored.
 type list struct {
 	name     string
 	query    string
 	operator bool
 }
 
-var lists = [...]list{
-	{name: "a customer's orders", query: "limit=50"},
-	{name: "all orders", query: "limit=50", operator: true},
-	{name: "completed orders", query: "limit=50&status=completed", operator: true},
-	{name: "orders on hold (60 in all)", query: "limit=50&status=on_hold", operator: true},
-	{name: "orders in process (none)", query: "limit=50&status=processing", operator: true},
+// lists asks by everything that orders can be listed by. The hardest are those that find less than a page.
+func lists() []list {
+	monthAgo := time.Now().UTC().Add(-30 * 24 * time.Hour)
+	all := []list{
+		{name: "a customer's orders"},
+		{name: "a customer's orders on hold (few or none)", query: "&status=on_hold"},
+		{name: "all orders", operator: true},
+		{name: "orders of a day a month ago", operator: true, query: "&" + url.Values{"from": {monthAgo.Format(time.RFC3339)},
+			"to": {monthAgo.Add(24 * time.Hour).Format(time.RFC3339)}}.Encode()},
+		{name: "orders of a product", operator: true, query: "&sku=" + sku(7)},
+		{name: "orders of a product that nobody bought", operator: true, query: "&sku=NIL-000"},
+		{name: "canceled orders of a product", operator: true, query: "&status=canceled&sku=" + sku(7)},
+	}
+	for _, s := range millrace.OrderStatuses() {
+		all = append(all, list{name: "orders that are " + string(s), operator: true, query: "&status=" + string(s)})
+	}
+	return all
+}
+
+// Validate is called by kong.
+func (c *growthCmd) Validate() error {
+	switch {
+	case c.Few < fewest || c.Orders < c.Few:
+		return fmt.Errorf("--few must be at least %d, and --orders no less than that", fewest)
+	case c.Keep && c.DatabaseURL == "":
+		return errors.New("--keep needs a Postgres to keep databases on: set DATABASE_URL")
+	case c.FillOnly && !c.Keep:
+		return errors.New("--fill-only is of no use without --keep")
+	}
+	return nil
 }
 
 // Run measures.
 func (c *growthCmd) Run(ctx context.Context, stdio stdio) (err error) {
-	if c.Few < fewest || c.Orders < c.Few {
-		return fmt.Errorf("--few must be at least %d, and --orders no less than that", fewest)
-	}
 	b, err := c.newBed(ctx, stdio, fillSteps(c.Orders)+fillSteps(c.Few)+c.Rounds*6+1)
 	if err != nil {
 		return err
@@ -69,12 +95,13 @@ func (c *growthCmd) Run(ctx context.Context, stdio stdio) (err error) {
 	defer func() { err = errors.Join(err, identities.close()) }()
 	few, many := &sized{name: fmt.Sprintf("%d orders", c.Few), orders: c.Few}, &sized{name: fmt.Sprintf("%d orders", c.Orders), orders: c.Orders}
 	for _, s := range []*sized{few, many} {
-		if s.url, err = b.database(ctx, c.SKUs); err != nil {
-			return err
-		}
-		if err := fillOrders(ctx, b, s.url, s.orders, c.SKUs); err != nil {
+		if err := c.fill(ctx, b, s); err != nil {
 			return fmt.Errorf("fill: %w", err)
 		}
+		r.Settings["stored: "+s.name] = s.size
+	}
+	if c.FillOnly {
+		return nil
 	}
 	for round := range c.Rounds {
 		for _, s := range []*sized{few, many} {
@@ -87,7 +114,55 @@ func (c *growthCmd) Run(ctx context.Context, stdio stdio) (err error) {
 	return r.write(stdio.out, c.JSON)
 }
 
-// measure takes the lists, intake and the pipeline on a database, and then removes what intake and pipeline left undone.
+// fill finds or makes the database. One that is kept gets its name when it is complete, so that one under that name is.
+func (c *growthCmd) fill(ctx context.Context, b *bed, s *sized) error {
+	kept := fmt.Sprintf("bench_grown_%d_%d", s.orders, c.SKUs)
+	u, err := url.Parse(b.url)
+	if err != nil {
+		return err
+	}
+	u.Path = "/" + kept
+	conn, err := pgx.Connect(ctx, b.url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	var found bool
+	if c.Keep {
+		if err := conn.QueryRow(ctx, "SELECT count(*) > 0 FROM pg_database WHERE datname = $1", kept).Scan(&found); err != nil {
+			return err
+		}
+	}
+	if found {
+		s.url = u.String()
+		if _, err := migrations.Up(ctx, s.url); err != nil {
+			return err
+		}
+		if err := settle(ctx, s.url, s.orders); err != nil { // an earlier run may have been stopped
+			return err
+		}
+	} else {
+		if s.url, err = b.database(ctx, c.SKUs); err != nil {
+			return err
+		}
+		if err := fillOrders(ctx, b, s.url, s.orders, c.SKUs); err != nil {
+			return err
+		}
+	}
+	if made := len(b.made) - 1; c.Keep && !found {
+		if _, err := conn.Exec(ctx, "ALTER DATABASE "+b.made[made]+" RENAME TO "+kept); err != nil {
+			return err
+		}
+		s.url, b.made = u.String(), b.made[:made]
+	}
+	named, err := pgx.ParseConfig(s.url)
+	if err != nil {
+		return err
+	}
+	return conn.QueryRow(ctx, "SELECT pg_size_pretty(pg_database_size($1::text))", named.Database).Scan(&s.size)
+}
+
+// measure takes the lists, intake and the pipeline on a database, and removes the orders that came with intake and pipeline.
 func (c *growthCmd) measure(ctx context.Context, b *bed, identities *issuer, s *sized, round int) error {
 	if err := c.measureServer(ctx, b, identities, s, round); err != nil {
 		return err
@@ -116,7 +191,11 @@ func (c *growthCmd) measureServer(ctx context.Context, b *bed, identities *issue
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
 	b.step("round %d: lists, %s", round+1, s.name)
-	for i, l := range lists {
+	all := lists()
+	if s.lists == nil {
+		s.lists = make([][]float64, len(all))
+	}
+	for i, l := range all {
 		h, err := c.measureList(ctx, server.addr, identities, l)
 		if err != nil {
 			return fmt.Errorf("list %s: %w", l.name, err)
@@ -136,7 +215,7 @@ func (c *growthCmd) measureList(ctx context.Context, addr string, identities *is
 	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
 	defer client.CloseIdleConnections()
 	const regulars = 8 // customers with the most orders
-	for n, end := 0, time.Now().Add(c.Time/time.Duration(len(lists))); n < regulars || time.Now().Before(end); n++ {
+	for n, end := 0, time.Now().Add(c.Time/time.Duration(len(lists()))); n < regulars || time.Now().Before(end); n++ {
 		token := identities.customer(n % regulars)
 		if l.operator {
 			token = identities.operator()
@@ -144,7 +223,7 @@ func (c *growthCmd) measureList(ctx context.Context, addr string, identities *is
 		next := ""
 		for range 2 {
 			begun := time.Now()
-			cursor, err := getPage(ctx, client, "http://"+addr+"/v1/orders?"+l.query+next, token)
+			cursor, err := getPage(ctx, client, "http://"+addr+"/v1/orders?limit=50"+l.query+next, token)
 			if err != nil {
 				return nil, err
 			}
@@ -197,7 +276,7 @@ func (c *growthCmd) report(r *report, few, many *sized) {
 		name := part.name + ", many stored orders against few"
 		r.atLeast(name, r.add(name, "times", ratios(part.many, part.few)...), 0.9)
 	}
-	for i, l := range lists {
+	for i, l := range lists() {
 		r.add(l.name+", "+few.name+", p50", "ms", few.lists[i]...)
 		r.add(l.name+", "+many.name+", p50", "ms", many.lists[i]...)
 		name := "list of " + l.name + ", many stored orders against few"
@@ -205,7 +284,7 @@ func (c *growthCmd) report(r *report, few, many *sized) {
 	}
 }
 
-// settle removes orders that came after the first n and have not ended, with their jobs, so that nothing is left to do.
+// settle removes the orders that came after the first n, so that a database is as it was filled.
 func settle(ctx context.Context, databaseURL string, n int) error {
 	pool, err := db.NewPool(ctx, databaseURL, 1)
 	if err != nil {
@@ -213,18 +292,28 @@ func settle(ctx context.Context, databaseURL string, n int) error {
 	}
 	defer pool.Close()
 	for _, sql := range []string{
+		"SET statement_timeout = 0",
 		"TRUNCATE river.river_job",
-		fmt.Sprintf(`CREATE TEMP TABLE undone AS SELECT id FROM orders WHERE received_seq > %d AND status NOT IN ('completed', 'canceled', 'failed', 'expired')`, n),
-		"DELETE FROM order_lines t USING undone u WHERE t.order_id = u.id",
-		"DELETE FROM order_events t USING undone u WHERE t.order_id = u.id",
-		"DELETE FROM reservations t USING undone u WHERE t.order_id = u.id",
-		"DELETE FROM payment_transactions t USING undone u WHERE t.order_id = u.id",
-		"DELETE FROM shipments t USING undone u WHERE t.order_id = u.id",
-		"DELETE FROM orders t USING undone u WHERE t.id = u.id",
-		"UPDATE counters SET value = (SELECT value FROM counters WHERE name = 'received') WHERE name = 'allocated'",
-		"VACUUM ANALYZE orders, order_lines, order_events, reservations, payment_transactions, shipments, inventory_levels, counters",
-		"CHECKPOINT",
+		fmt.Sprintf("CREATE TEMP TABLE later AS SELECT id FROM orders WHERE received_seq > %d", n),
+		"ANALYZE later",
+		"DELETE FROM order_lines t USING later u WHERE t.order_id = u.id",
+		"DELETE FROM order_events t USING later u WHERE t.order_id = u.id",
+		"DELETE FROM reservations t USING later u WHERE t.order_id = u.id",
+		"DELETE FROM payment_transactions t USING later u WHERE t.order_id = u.id",
+		"DELETE FROM shipments t USING later u WHERE t.order_id = u.id",
+		"DELETE FROM idempotency_keys WHERE principal LIKE 'bench-%'",
+		"DELETE FROM orders t USING later u WHERE t.id = u.id",
+		setCounters(n),
+		"VACUUM ANALYZE orders, order_lines, order_events, reservations, payment_transactions, shipments, idempotency_keys, inventory_levels, counters",
 	} {
+		if _, err := pool.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("settle: %w", err)
+		}
+	}
+	if err := insertOpenJobs(ctx, pool, n); err != nil {
+		return err
+	}
+	for _, sql := range []string{"VACUUM ANALYZE river.river_job", "CHECKPOINT"} {
 		if _, err := pool.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("settle: %w", err)
 		}
