@@ -22,7 +22,7 @@ type growthCmd struct {
 	commonFlags
 	SKUs        int  `name:"skus" default:"1000" help:"Products that orders are spread over."`
 	Orders      int  `default:"2000000" help:"Orders that are stored beforehand, of the last 90 days. 2,000,000 take about 8 GB."`
-	Few         int  `default:"10000" help:"Orders stored in what it is compared with: as good as empty, yet with full pages to list."`
+	Few         int  `default:"25000" help:"Orders stored in what it is compared with: as good as empty, yet with as many as two pages look at."`
 	Connections int  `default:"96" help:"Connections that send orders."`
 	Keep        bool `help:"Leave the filled databases on the Postgres of DATABASE_URL, and use those that an earlier run left there."`
 	FillOnly    bool `help:"Fill the databases and measure nothing, with --keep."`
@@ -214,7 +214,7 @@ func (c *growthCmd) measureList(ctx context.Context, addr string, identities *is
 	h := hdrhistogram.New(1, 120_000_000, 3)
 	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
 	defer client.CloseIdleConnections()
-	const regulars = 8 // customers with the most orders
+	const regulars = 8 // customers with hundreds of orders
 	for n, end := 0, time.Now().Add(c.Time/time.Duration(len(lists()))); n < regulars || time.Now().Before(end); n++ {
 		token := identities.customer(n % regulars)
 		if l.operator {
