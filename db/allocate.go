@@ -4,11 +4,11 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"millrace"
 	"millrace/db/dbsqlc"
@@ -25,21 +25,19 @@ func (s *Store) ReserveStock(ctx context.Context, orderID uuid.UUID) error {
 // flushAllocation serves the queue of orders until all that were asked for have had their turn. Whoever holds the allocation lock
 // serves every queued order, so a job that comes late finds its work done.
 func (s *Store) flushAllocation(ctx context.Context, ids []uuid.UUID) ([]group.Outcome[struct{}], error) {
-	outcomes := make([]group.Outcome[struct{}], len(ids))
-	for {
-		waiting, err := s.awaitingStock(ctx, ids)
-		if err != nil {
-			return nil, err
-		}
-		if len(waiting) == 0 {
-			return outcomes, nil
-		}
-		served, err := s.allocate(ctx, waiting)
+	waiting, err := s.awaitingStock(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	for len(waiting) > 0 {
+		served, last, err := s.allocate(ctx, waiting)
 		if err != nil {
 			return nil, fmt.Errorf("allocate stock: %w", err)
 		}
 		s.ring(served...) // there may be none: orders of the queue that were canceled or held are passed over
+		maps.DeleteFunc(waiting, func(_ uuid.UUID, seq int64) bool { return seq <= last })
 	}
+	return make([]group.Outcome[struct{}], len(ids)), nil
 }
 
 // awaitingStock is those of the orders that are still pending, with their places in the queue.
@@ -56,30 +54,34 @@ func (s *Store) awaitingStock(ctx context.Context, ids []uuid.UUID) (map[uuid.UU
 }
 
 // allocate serves, in one transaction, the next orders of the queue and those of waiting that missed their turn because an operator
-// held them when it came. It returns the orders it served.
-func (s *Store) allocate(ctx context.Context, waiting map[uuid.UUID]int64) (served []*millrace.Order, err error) {
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		q := dbsqlc.New(tx)
-		allocated, err := s.lockTurn(ctx, q)
-		if err != nil {
+// held them when it came. It returns the orders it served, and up to which order of the queue stock has been offered by now.
+func (s *Store) allocate(ctx context.Context, waiting map[uuid.UUID]int64) (served []*millrace.Order, last int64, err error) {
+	var turn []question
+	allocated := int64(math.MaxInt64) // out of turn, everybody has missed theirs
+	if !s.config.OutOfTurn {
+		turn = append(turn, func(c dbsqlc.DBTX) (err error) {
+			allocated, err = dbsqlc.New(c).LockAllocation(ctx)
 			return err
-		}
+		})
+	}
+	err = s.inTrips(ctx, turn, func(c sender) (*changeSet, error) {
 		late := []uuid.UUID{}
 		for id, seq := range waiting {
 			if seq <= allocated {
 				late = append(late, id)
 			}
 		}
-		queue, err := lockQueue(ctx, q, late, allocated, s.config.MaxGroup)
+		queue, err := lockQueue(ctx, c, late, allocated, s.config.MaxGroup)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		shelf, err := lockShelf(ctx, q, queue)
+		shelf, err := lockShelf(ctx, c, queue)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var w changeSet
-		at, last := s.now(), allocated
+		at := s.now()
+		last = allocated
 		for _, o := range queue {
 			last = max(last, o.ReceivedSeq)
 			o.ReserveStock(shelf, s.config.Policy, at, "job:"+millrace.ReserveStockJob{}.Kind())
@@ -89,35 +91,26 @@ func (s *Store) allocate(ctx context.Context, waiting map[uuid.UUID]int64) (serv
 			}
 		}
 		if last > allocated {
-			if err := q.SetAllocated(ctx, last); err != nil {
-				return fmt.Errorf("move the allocation on: %w", err)
-			}
+			w.allocated = last
 		}
-		return s.write(ctx, tx, &w)
+		return &w, nil
 	})
-	return served, err
-}
-
-// lockTurn takes the allocation lock and says up to which order stock was offered; to all of them, without a lock, out of turn.
-func (s *Store) lockTurn(ctx context.Context, q *dbsqlc.Queries) (int64, error) {
-	if s.config.OutOfTurn {
-		return math.MaxInt64, nil
-	}
-	allocated, err := q.LockAllocation(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("lock the allocation: %w", err)
-	}
-	return allocated, nil
+	return served, last, err
 }
 
 // lockQueue locks and loads the orders to serve, in the order in which they were acknowledged.
-func lockQueue(ctx context.Context, q *dbsqlc.Queries, late []uuid.UUID, allocated int64, limit int) ([]*millrace.Order, error) {
-	rows, err := q.LockQueuedOrders(ctx, dbsqlc.LockQueuedOrdersParams{Late: late, Allocated: allocated, PageSize: int32(limit)})
+func lockQueue(ctx context.Context, c sender, late []uuid.UUID, allocated int64, limit int) ([]*millrace.Order, error) {
+	var rows []dbsqlc.Order
+	err := ask(ctx, c, nil, func(c dbsqlc.DBTX) (err error) {
+		rows, err = dbsqlc.New(c).LockQueuedOrders(ctx, dbsqlc.LockQueuedOrdersParams{Late: late, Allocated: allocated, PageSize: int32(limit)})
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("lock the queue: %w", err)
 	}
 	orders := make(map[uuid.UUID]*millrace.Order, len(rows))
 	queue := make([]*millrace.Order, 0, len(rows))
+	ids := make([]uuid.UUID, 0, len(rows))
 	for _, r := range rows {
 		o, err := orderOf(r, 0)
 		if err != nil {
@@ -125,6 +118,7 @@ func lockQueue(ctx context.Context, q *dbsqlc.Queries, late []uuid.UUID, allocat
 		}
 		orders[o.ID] = o
 		queue = append(queue, o)
+		ids = append(ids, o.ID)
 	}
 	slices.SortFunc(queue, func(a, b *millrace.Order) int { return cmp.Compare(a.ReceivedSeq, b.ReceivedSeq) })
 	// A released order may hold an open payment from before; an order in the queue for the first time has nothing but its lines.
@@ -132,22 +126,33 @@ func lockQueue(ctx context.Context, q *dbsqlc.Queries, late []uuid.UUID, allocat
 	if len(late) > 0 {
 		p |= withTransactions
 	}
-	return queue, loadParts(ctx, q, orders, p)
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	return queue, ask(ctx, c, nil, func(c dbsqlc.DBTX) error {
+		if _, collecting := c.(*asking); collecting {
+			return collectParts(ctx, c, ids, p)
+		}
+		return loadParts(ctx, dbsqlc.New(c), orders, p)
+	})
 }
 
 // lockShelf locks the inventory levels of all that the queue asks for.
-func lockShelf(ctx context.Context, q *dbsqlc.Queries, queue []*millrace.Order) (*millrace.Shelf, error) {
+func lockShelf(ctx context.Context, c sender, queue []*millrace.Order) (*millrace.Shelf, error) {
 	wanted := make(map[string]bool)
 	for _, o := range queue {
 		for _, l := range o.Lines {
 			wanted[l.SKU] = true
 		}
 	}
-	skus := make([]string, 0, len(wanted))
-	for sku := range wanted {
-		skus = append(skus, sku)
+	if len(wanted) == 0 {
+		return millrace.NewShelf(nil), nil
 	}
-	rows, err := q.LockLevels(ctx, skus)
+	var rows []dbsqlc.InventoryLevel
+	err := ask(ctx, c, nil, func(c dbsqlc.DBTX) (err error) {
+		rows, err = dbsqlc.New(c).LockLevels(ctx, slices.Collect(maps.Keys(wanted)))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("lock inventory levels: %w", err)
 	}

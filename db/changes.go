@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"millrace"
 	"millrace/db/dbsqlc"
@@ -21,6 +20,7 @@ type changeSet struct {
 	shipments    dbsqlc.UpsertShipmentsParams
 	stock        map[[2]string]millrace.StockMove // by SKU and location: a statement must not touch a row twice
 	jobs         []millrace.Job
+	allocated    int64 // up to which order stock has been offered; 0 where that did not change
 
 	// Where the last row of a transaction, a reservation or a shipment stands, so that a second change of it in the same set
 	// replaces the first.
@@ -142,21 +142,6 @@ func (w *changeSet) addShipment(order uuid.UUID, sh *millrace.Shipment) {
 	p.LabelUrls = append(p.LabelUrls, sh.LabelURL)
 }
 
-// write writes a change set: the jobs by COPY, all else in one round trip.
-func (s *Store) write(ctx context.Context, tx pgx.Tx, w *changeSet) error {
-	if err := s.insertJobs(ctx, tx, w.jobs); err != nil {
-		return err
-	}
-	var statements writes
-	if err := w.collect(ctx, statements.queries()); err != nil {
-		return err
-	}
-	if err := statements.send(ctx, tx); err != nil {
-		return err
-	}
-	return s.beforeCommit(ctx, tx, w.ids())
-}
-
 // ids are the orders whose header changed.
 func (w *changeSet) ids() []uuid.UUID {
 	ids := make([]uuid.UUID, 0, len(w.orders))
@@ -182,6 +167,7 @@ func (w *changeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
 	do(len(w.reservations.OrderIds), func() error { return q.UpsertReservations(ctx, w.reservations) })
 	do(len(w.shipments.OrderIds), func() error { return q.UpsertShipments(ctx, w.shipments) })
 	do(len(moves.Skus), func() error { return q.MoveStock(ctx, moves) })
+	do(int(min(w.allocated, 1)), func() error { return q.SetAllocated(ctx, w.allocated) })
 	return err
 }
 

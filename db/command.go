@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"millrace"
 	"millrace/db/group"
@@ -42,11 +41,8 @@ func (s *Store) flushCommands(ctx context.Context, commands []*command) ([]group
 	}
 	outcomes := make([]group.Outcome[*millrace.Order], len(commands))
 	var w changeSet
-	err := s.inTx(ctx, func(tx pgx.Tx) error {
-		orders, err := loadOrders(ctx, tx, ids, needed, forUpdate)
-		if err != nil {
-			return err
-		}
+	var orders map[uuid.UUID]*millrace.Order
+	err := s.inTrips(ctx, []question{lockAndLoad(ctx, ids, needed, &orders)}, func(sender) (*changeSet, error) {
 		for i, c := range commands {
 			o := orders[c.orderID]
 			if o == nil {
@@ -64,7 +60,7 @@ func (s *Store) flushCommands(ctx context.Context, commands []*command) ([]group
 			}
 			outcomes[i].Answer = next
 		}
-		return s.write(ctx, tx, &w)
+		return &w, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("apply %d commands: %w", len(commands), err)

@@ -1,0 +1,251 @@
+package db
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"millrace"
+	"millrace/db/dbsqlc"
+	"millrace/db/migrations"
+)
+
+// A flush of a quiet shop spends its time on the way to Postgres and back rather than in it, so what can be known beforehand is sent
+// together: the beginning of a transaction with its first questions, and all that it writes. Only the commit goes by itself, so that
+// what is lost before it is known not to have happened.
+
+// question asks for rows through generated code and keeps what it gets. It is called twice: first to collect its statements, when
+// every answer is errNotYet, and then to read their answers in the same order.
+type question func(c dbsqlc.DBTX) error
+
+// sender is a connection, or a transaction on one, that takes many statements at once.
+type sender interface {
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
+}
+
+var (
+	errNotYet   = errors.New("the statement was collected and has no answer yet")
+	errNotAsked = errors.New("the answers are read in another order than that of the questions")
+)
+
+// ask sends statements without rows and then questions in one round trip, and has the questions read their answers.
+func ask(ctx context.Context, c sender, first []string, questions ...question) error {
+	if len(first)+len(questions) == 0 {
+		return nil
+	}
+	var asked asking
+	for _, sql := range first {
+		asked.batch.Queue(sql)
+	}
+	for _, q := range questions {
+		if err := q(&asked); !errors.Is(err, errNotYet) {
+			return fmt.Errorf("collect a question: %w", cmp.Or(err, errNotAsked))
+		}
+	}
+	results := c.SendBatch(ctx, &asked.batch)
+	for range first {
+		if _, err := results.Exec(); err != nil {
+			return errors.Join(err, results.Close())
+		}
+	}
+	answers := &answering{results: results, asked: asked.sql}
+	for _, q := range questions {
+		if err := q(answers); err != nil {
+			return errors.Join(err, results.Close())
+		}
+	}
+	return results.Close()
+}
+
+// asking stands where generated code expects a connection and collects its questions.
+type asking struct {
+	batch pgx.Batch
+	sql   []string
+}
+
+func (a *asking) collect(sql string, args []any) {
+	a.batch.Queue(sql, args...)
+	a.sql = append(a.sql, sql)
+}
+
+func (a *asking) Query(_ context.Context, sql string, args ...any) (pgx.Rows, error) {
+	a.collect(sql, args)
+	return nil, errNotYet
+}
+
+func (a *asking) QueryRow(_ context.Context, sql string, args ...any) pgx.Row {
+	a.collect(sql, args)
+	return noRow{errNotYet}
+}
+
+// Exec is there for the interface and always fails.
+func (a *asking) Exec(context.Context, string, ...any) (pgconn.CommandTag, error) {
+	return pgconn.CommandTag{}, errNotAsked
+}
+
+type noRow struct{ err error }
+
+func (r noRow) Scan(...any) error { return r.err }
+
+// answering stands where generated code expects a connection and gives it the answers to the questions that were collected.
+type answering struct {
+	results pgx.BatchResults
+	asked   []string
+}
+
+// next reports whether sql is the next of the questions.
+func (a *answering) next(sql string) bool {
+	ok := len(a.asked) > 0 && a.asked[0] == sql
+	if ok {
+		a.asked = a.asked[1:]
+	}
+	return ok
+}
+
+func (a *answering) Query(_ context.Context, sql string, _ ...any) (pgx.Rows, error) {
+	if !a.next(sql) {
+		return nil, errNotAsked
+	}
+	return a.results.Query()
+}
+
+func (a *answering) QueryRow(_ context.Context, sql string, _ ...any) pgx.Row {
+	if !a.next(sql) {
+		return noRow{errNotAsked}
+	}
+	return a.results.QueryRow()
+}
+
+// Exec is there for the interface and always fails.
+func (a *answering) Exec(context.Context, string, ...any) (pgconn.CommandTag, error) {
+	return pgconn.CommandTag{}, errNotAsked
+}
+
+// lockAndLoad asks for orders as loadOrders does, and keeps them in orders. It must be the last of the questions sent together, since
+// without an order its parts stay unread.
+func lockAndLoad(ctx context.Context, ids []uuid.UUID, p parts, orders *map[uuid.UUID]*millrace.Order) question {
+	return func(c dbsqlc.DBTX) (err error) {
+		if _, collecting := c.(*asking); collecting {
+			_, err = dbsqlc.New(c).LockOrders(ctx, ids)
+			return errors.Join(err, collectParts(ctx, c, ids, p))
+		}
+		*orders, err = loadOrders(ctx, c, ids, p, forUpdate)
+		return err
+	}
+}
+
+// collectParts collects the questions of loadParts, in its order.
+func collectParts(ctx context.Context, c dbsqlc.DBTX, ids []uuid.UUID, p parts) error {
+	q := dbsqlc.New(c)
+	var errs [4]error
+	if p&withLines != 0 {
+		_, errs[0] = q.Lines(ctx, ids)
+	}
+	if p&withTransactions != 0 {
+		_, errs[1] = q.Transactions(ctx, ids)
+	}
+	if p&withReservations != 0 {
+		_, errs[2] = q.Reservations(ctx, ids)
+	}
+	if p&withShipment != 0 {
+		_, errs[3] = q.Shipments(ctx, ids)
+	}
+	return errors.Join(errs[:]...)
+}
+
+// inTrips is inTx for a transaction whose first questions are known: they go along with its beginning, and what decide returns is
+// written in one more round trip before the commit. decide may ask further questions of the connection it is given.
+func (s *Store) inTrips(ctx context.Context, first []question, decide func(sender) (*changeSet, error)) error {
+	if s.config.InTx != nil { // which wants a pgx.Tx
+		return s.inTx(ctx, func(tx pgx.Tx) error {
+			w, err := begin(ctx, tx, nil, first, decide)
+			if err != nil {
+				return err
+			}
+			if err := s.write(ctx, tx, w); err != nil {
+				return err
+			}
+			return s.beforeCommit(ctx, tx, w.ids())
+		})
+	}
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release() // which closes a connection that is left in a transaction
+	w, err := begin(ctx, conn, []string{"begin"}, first, decide)
+	if err == nil {
+		err = s.write(ctx, conn, w)
+	}
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	if err != nil {
+		_, _ = conn.Exec(end, "rollback") // see Release
+		return err
+	}
+	tag, err := conn.Exec(end, "commit")
+	switch {
+	case err != nil && !isServerError(err):
+		return fmt.Errorf("%w: %w", errCommitUnknown, err)
+	case err == nil && tag.String() == "ROLLBACK":
+		return pgx.ErrTxCommitRollback
+	}
+	return err
+}
+
+// begin sends what begins a transaction, and its first questions, and has it decided what to write.
+func begin(ctx context.Context, c sender, begin []string, first []question, decide func(sender) (*changeSet, error)) (*changeSet, error) {
+	if err := ask(ctx, c, begin, first...); err != nil {
+		return nil, err
+	}
+	return decide(c)
+}
+
+// write writes a change set in one round trip, its jobs and what announces them included.
+func (s *Store) write(ctx context.Context, c sender, w *changeSet) error {
+	var statements writes
+	if err := collectJobs(w.jobs, s.config.MaxAttempts, &statements.batch); err != nil {
+		return err
+	}
+	if err := w.collect(ctx, statements.queries()); err != nil {
+		return err
+	}
+	if statements.batch.Len() == 0 {
+		return nil
+	}
+	return c.SendBatch(ctx, &statements.batch).Close()
+}
+
+// River's own insert takes three round trips, for it copies, and a fourth to announce the queue, which it leaves out where it has
+// done so lately. These two statements go along with all else that a step writes, and announce every time, since a job that was not
+// announced waits for a poll. What they leave out has a default: jobs are due at once, by the clock that the fetch goes by.
+const (
+	insertJobsSQL = `INSERT INTO ` + migrations.RiverSchema + `.river_job (args, kind, queue, max_attempts)
+SELECT unnest($1::jsonb[]), unnest($2::text[]), unnest($3::text[]), $4::smallint`
+	announceJobsSQL = `SELECT pg_notify('` + migrations.RiverSchema + `.river_insert', json_build_object('queue', queue)::text) FROM unnest($1::text[]) AS queue`
+)
+
+// collectJobs collects the statements that insert and announce jobs.
+func collectJobs(jobs []millrace.Job, maxAttempts int, batch *pgx.Batch) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	args, kinds, queues := make([]json.RawMessage, len(jobs)), make([]string, len(jobs)), make([]string, len(jobs))
+	for i, j := range jobs {
+		var err error
+		if args[i], err = json.Marshal(j); err != nil {
+			return fmt.Errorf("encode the arguments of a job: %w", err)
+		}
+		kinds[i], queues[i] = j.Kind(), j.Queue()
+	}
+	batch.Queue(insertJobsSQL, args, kinds, queues, maxAttempts)
+	batch.Queue(announceJobsSQL, slices.Compact(slices.Sorted(slices.Values(queues))))
+	return nil
+}
