@@ -1,7 +1,6 @@
 package db
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -56,11 +55,15 @@ type OrderFilter struct {
 	From, To   time.Time // placed at or after From, before To
 	Before     uuid.UUID // Next of the page before this one
 	Limit      int
-	Scan       int // orders to look at for one page at most (default 10,000)
+	Scan       int // orders to look at for one page at most (default 10,000, or 1,000 that lie apart)
 }
 
-// scanned is how many orders a page may take into account: a few milliseconds' worth.
-const scanned = 10_000
+// How many orders a page looks at: neighbours take a few milliseconds; of those of a customer or of a status each may have to be read
+// from a place of its own.
+const (
+	scanNeighbours = 10_000
+	scanScattered  = 1000
+)
 
 // OrderPage is one page of a list of orders, newest first.
 type OrderPage struct {
@@ -72,7 +75,12 @@ type OrderPage struct {
 // short, even empty, before the last: where none of the next Scan orders fit, Next says where to go on. Orders of a rare status are
 // never looked for in vain, as they have an index.
 func (s *Store) PageOrders(ctx context.Context, f OrderFilter) (OrderPage, error) {
-	f.Scan = cmp.Or(f.Scan, scanned)
+	if f.Scan == 0 {
+		f.Scan = scanScattered
+		if f.CustomerID == uuid.Nil && !rare(f.Status) {
+			f.Scan = scanNeighbours
+		}
+	}
 	candidates, err := s.candidates(ctx, f)
 	if err != nil {
 		return OrderPage{}, translate(fmt.Errorf("list orders: %w", err))
