@@ -3,6 +3,7 @@ package live
 import (
 	"context"
 	"math"
+	"net/http"
 	"sync"
 	"time"
 
@@ -22,9 +23,10 @@ type conn struct {
 	out        *writer
 	cancel     context.CancelFunc
 	canceled   <-chan struct{}
+	request    *http.Request // what r3labs gets to see
 	rotateAt   time.Time
 	wheel      link
-	subscribed sync.WaitGroup // the goroutine in which r3labs calls OnSubscribe
+	subscribed sync.WaitGroup // the goroutines in which r3labs calls OnSubscribe and OnUnsubscribe
 
 	// Guarded by the hub's lock.
 	index  int     // in its group
@@ -41,7 +43,7 @@ type conn struct {
 	hungry   bool   // wants to be read for again once the queue is empty
 	ending   bool   // nothing more is queued
 	dead     bool   // nothing more is written
-	served   bool   // the response belongs to net/http again
+	served   bool   // the response, or the connection, belongs to net/http again
 }
 
 // entry is a message that waits for a connection.
@@ -177,7 +179,7 @@ func (c *conn) cut() {
 	c.dead = true
 	c.cancel()
 	if !c.served {
-		_ = c.out.control.SetWriteDeadline(time.Unix(1, 0)) // that it can be set was checked at the start
+		_ = c.out.setDeadline(time.Unix(1, 0)) // that it can be set was checked at the start
 	}
 }
 

@@ -13,7 +13,11 @@
 //
 // Each connection has a private r3labs/sse stream, which frames the events. It holds a window of them; the rest wait in a bounded
 // queue, and a connection that lets it overflow, or does not read for the length of a write deadline, is closed and may resume. No
-// reader is waited for by another. An idle stream costs four goroutines, none of them the hub's: net/http's two and r3labs' two.
+// reader is waited for by another.
+//
+// A connection over HTTP/1.1 is taken over from net/http while its stream lasts, which frees the request's memory, and goes back to its
+// server afterwards; over other protocols, a stream stays within its request. An idle stream costs four goroutines: r3labs' two, the
+// one that it serves in, and one that waits for the client to hang up.
 //
 // The package imports the root package, r3labs/sse and the standard library. Callers authorize first.
 package live

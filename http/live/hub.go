@@ -80,7 +80,7 @@ func NewHub(config Config) *Hub {
 	}
 }
 
-// Run feeds the streams until ctx ends, then ends those still open and waits for its own goroutines. Drain first, so that clients are
+// Run feeds the streams until ctx ends, then ends those still open and waits for them and for its own goroutines. Drain first, so that clients are
 // told to reconnect.
 func (h *Hub) Run(ctx context.Context) error {
 	var running sync.WaitGroup
@@ -95,6 +95,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	for _, c := range h.open() {
 		c.kill()
 	}
+	<-h.empty
 	running.Wait()
 	return nil
 }

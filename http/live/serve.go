@@ -42,7 +42,7 @@ func (h *Hub) ServeOrder(w http.ResponseWriter, r *http.Request, viewer Viewer, 
 }
 
 // ServeMany serves the stream of all orders of a customer, or of all orders if customerID is uuid.Nil, to a viewer who may see them.
-// It returns when the stream has ended.
+// It may return before the stream has ended, like ServeOrder.
 //
 // The stream begins where the cursor in Last-Event-ID (or ?last_event_id=) stands, or with what happens from now on. A message
 // without data comes first, so that even a client which has seen no event has a cursor.
@@ -92,24 +92,44 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, viewer Viewer, open 
 		h.refuse(w, r, err)
 		return
 	}
-	defer h.limits.release(viewer)
+	handedOn := false
+	defer func() {
+		if !handedOn {
+			h.limits.release(viewer)
+		}
+	}()
 	c, refused := open()
 	if r.Context().Err() != nil {
 		return
+	}
+	if refused == nil {
+		refused = h.begin(c, w, r)
 	}
 	if refused != nil {
 		h.refuse(w, r, refused)
 		return
 	}
+	if handedOn = c.out.taken != nil; handedOn {
+		go h.serveTaken(c, viewer) // Run and Drain wait for it
+		return
+	}
+	defer h.leave(c)
+	stop := context.AfterFunc(r.Context(), c.cancel)
+	defer stop()
+	c.stream()
+	c.out.close(r.ProtoMajor)
+}
 
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
+// begin registers c and answers the request, or says why there is no stream. Where it can, it takes the connection over.
+func (h *Hub) begin(c *conn, w http.ResponseWriter, r *http.Request) *millrace.Error {
+	ctx, cancel := context.WithCancel(context.Background()) // the stream may outlive its request; if not, it is ended with it
 	c.hub, c.cancel, c.canceled = h, cancel, ctx.Done()
+	c.request = (&http.Request{URL: streamURL}).WithContext(ctx)
 	c.rotateAt = time.Now().Add(spread(h.config.RotateMin, h.config.RotateMax))
 	c.out = &writer{conn: c, response: w, control: http.NewResponseController(w)}
 	if err := c.out.prepare(r, h.config.SocketBuffer); err != nil {
-		h.refuse(w, r, millrace.WrapError(millrace.CodeInternal, err, "This server cannot stream."))
-		return
+		cancel()
+		return millrace.WrapError(millrace.CodeInternal, err, "This server cannot stream.")
 	}
 	c.server = sse.New()
 	c.server.AutoReplay = false
@@ -119,25 +139,34 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, viewer Viewer, open 
 		defer c.subscribed.Done()
 		c.start()
 	}
-	c.subscribed.Add(1)
+	c.server.OnUnsubscribe = func(string, *sse.Subscriber) {
+		defer c.subscribed.Done()
+		c.server.RemoveStream(streamName)
+	}
+	c.subscribed.Add(2)
 	if err := h.join(c); err != nil {
-		h.refuse(w, r, err)
-		return
+		cancel()
+		return err
 	}
-	defer h.leave(c)
 	c.server.CreateStream(streamName)
+	c.out.takeOver(r)
+	return nil
+}
 
-	private := r.WithContext(ctx)
-	private.URL, private.Header = streamURL, nil
-	c.server.ServeHTTP(c.out, private)
-
-	// ServeHTTP returns once the end of ctx has made the stream drop its subscriber, which is also when the goroutine that waits
-	// for the end of ctx is done. Only then may the stream go: before, that goroutine would wait for ever.
-	if c.out.begun {
+// stream has r3labs/sse serve until ctx ends.
+//
+// A stream may be removed once it has dropped its subscriber: before, the goroutine in which r3labs waits for the end of ctx would wait
+// for ever. That holds after a panic as well.
+func (c *conn) stream() {
+	defer func() {
+		c.cancel()
+		if !c.out.begun {
+			c.server.RemoveStream(streamName)
+			return
+		}
 		c.subscribed.Wait()
-	}
-	c.out.close(r.ProtoMajor)
-	c.server.RemoveStream(streamName)
+	}()
+	c.server.ServeHTTP(c.out, c.request)
 }
 
 // prepare makes the response fit for a stream without an end.

@@ -11,22 +11,50 @@ import (
 // by the connection's handler alone.
 type writer struct {
 	conn     *conn
-	response http.ResponseWriter
-	control  *http.ResponseController
-	begun    bool        // the header was written
-	armed    bool        // a write deadline is set
-	failed   bool        // nothing can be written any more
-	waiting  int         // bytes since the last flush
-	unseen   []time.Time // of the live events since the last flush
+	response http.ResponseWriter      // nil once taken is set
+	control  *http.ResponseController // likewise
+	taken    *taken                   // nil where the response is net/http's; set before the stream begins
+	begun    bool                     // the header was written
+	armed    bool                     // a write deadline is set
+	failed   bool                     // nothing can be written any more
+	waiting  int                      // bytes since the last flush
+	unseen   []time.Time              // of the live events since the last flush
 }
 
-func (w *writer) Header() http.Header { return w.response.Header() }
+// Header is for r3labs/sse to set what is written already.
+func (w *writer) Header() http.Header { return make(http.Header) }
 
-func (w *writer) WriteHeader(status int) {
-	w.begun = true
-	if w.arm() {
-		w.response.WriteHeader(status)
+// WriteHeader is called by r3labs/sse once the stream has its subscriber.
+func (w *writer) WriteHeader(int) { w.begun = true }
+
+// takeOver writes the header, and takes the connection over where it can. The stream may have been cut by then; net/http lifts that
+// deadline.
+func (w *writer) takeOver(r *http.Request) {
+	header := w.response.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Connection", "keep-alive")
+	for name, value := range streamHeaders {
+		header.Set(name, value)
 	}
+	t := takeOver(w.response, r)
+	if t == nil {
+		return
+	}
+	c := w.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.taken, w.response, w.control, w.armed = t, nil, nil, false
+	if c.dead {
+		_ = w.setDeadline(time.Unix(1, 0)) // fails on a closed connection
+	}
+}
+
+// setDeadline is called with the connection's lock held, as taken may be set meanwhile.
+func (w *writer) setDeadline(at time.Time) error {
+	if w.taken != nil {
+		return w.taken.conn.SetWriteDeadline(at)
+	}
+	return w.control.SetWriteDeadline(at)
 }
 
 // arm sets a deadline for the burst that begins. The stream may have been cut by then: its deadline stays in the past.
@@ -37,7 +65,7 @@ func (w *writer) arm() bool {
 	c := w.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead || w.control.SetWriteDeadline(time.Now().Add(c.hub.config.WriteTimeout)) != nil {
+	if c.dead || w.setDeadline(time.Now().Add(c.hub.config.WriteTimeout)) != nil {
 		w.failed = true
 		return false
 	}
@@ -48,6 +76,14 @@ func (w *writer) arm() bool {
 var errStreamEnded = errors.New("the stream has ended")
 
 func (w *writer) Write(p []byte) (int, error) {
+	if w.taken != nil {
+		if w.failed {
+			return 0, errStreamEnded
+		}
+		w.taken.collect(p)
+		w.waiting += len(p)
+		return len(p), nil
+	}
 	if !w.arm() {
 		return 0, errStreamEnded
 	}
@@ -60,7 +96,6 @@ func (w *writer) Write(p []byte) (int, error) {
 }
 
 // Flush is called by r3labs/sse after the header and then after each event. While more events are on their way, they go out together.
-// So does the header, since a first message is always queued with it.
 func (w *writer) Flush() {
 	if w.waiting == 0 {
 		return
@@ -79,7 +114,7 @@ func (w *writer) Flush() {
 	if more && w.waiting < flushBytes {
 		return
 	}
-	if err := w.control.Flush(); err != nil {
+	if err := w.flush(); err != nil {
 		w.fail(err)
 		return
 	}
@@ -97,14 +132,29 @@ func (w *writer) Flush() {
 	}
 }
 
-// disarm lifts the deadline, so that it does not end a stream that is merely quiet.
+func (w *writer) flush() error {
+	if w.taken == nil {
+		return w.control.Flush()
+	}
+	if !w.arm() {
+		return errStreamEnded
+	}
+	return w.taken.flush()
+}
+
+// disarm lifts the deadline, so that it does not end a stream that is merely quiet. On a connection of our own, one that passes between
+// two writes does nothing.
 func (w *writer) disarm() {
+	if w.taken != nil {
+		w.armed = false
+		return
+	}
 	c := w.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.armed = false
 	if !c.dead {
-		_ = w.control.SetWriteDeadline(time.Time{}) // arm finds out
+		_ = w.setDeadline(time.Time{}) // arm finds out
 	}
 }
 
@@ -135,5 +185,5 @@ func (w *writer) close(major int) {
 	if major == 1 {
 		deadline = time.Now().Add(c.hub.config.WriteTimeout)
 	}
-	_ = w.control.SetWriteDeadline(deadline) // nothing more can be done about it
+	_ = w.setDeadline(deadline) // nothing more can be done about it
 }
