@@ -46,24 +46,26 @@ func TestAttackSlowloris(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a body that drips", func(t *testing.T) {
-		t.Parallel()
-		slow := setupRoutes(t, `
+	for name, length := range map[string]int{"a small body that drips": 100, "a large body that drips": 100 << 10} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			slow := setupRoutes(t, `
 routes:
   - {path: /, upstream: "%s", allow: [public], timeout: 400ms}
 `)
-		conn, err := net.Dial("tcp", slow.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		_, _ = io.WriteString(conn, "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nab")
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-		text, err := io.ReadAll(conn)
-		if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 408") || !strings.Contains(string(text), "body_too_slow") {
-			t.Errorf("%s %v", text, err)
-		}
-	})
+			conn, err := net.Dial("tcp", slow.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, _ = fmt.Fprintf(conn, "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nab", length)
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			text, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 408") || !strings.Contains(string(text), "body_too_slow") {
+				t.Errorf("%s %v", text, err)
+			}
+		})
+	}
 }
 
 func TestAttackManyIdleConnections(t *testing.T) {

@@ -43,6 +43,10 @@ type Config struct {
 	AddressRate, AccountRate Rate
 	// LoginRate limits attempts to log in from one address. Default 20 in a minute.
 	LoginRate Rate
+	// HashHelper is a program, and its arguments, that calls HashPasswords on its standard input and output: passwords are then hashed in
+	// processes of low priority instead of this one, so that logins do not slow requests down. They get no environment but GOMAXPROCS.
+	// Default: this process hashes.
+	HashHelper []string
 	// Mail sends the links for sign-up and new passwords. Default: no mail, and no such pages.
 	Mail *Mail
 	// MaxConns and MaxConnsPerAddress bound the open connections, in all and from one address (trusted proxies excepted).
@@ -117,6 +121,10 @@ func New(ctx context.Context, cfg Config) (*Gate, error) {
 		return nil, err
 	}
 	g.metrics = newMetrics(g)
+	if len(cfg.HashHelper) > 0 {
+		store.hasher.helpers = newHelpers(cfg.HashHelper)
+		store.hasher.failed = g.hashHelperFailed
+	}
 	g.own = g.ownHandler()
 	g.Reload(cfg.Routes)
 	return g, nil
@@ -161,6 +169,12 @@ func (c *Config) check() error {
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// hashHelperFailed notes that a password was hashed in this process for want of a helper.
+func (g *Gate) hashHelperFailed(err error) {
+	g.metrics.helpers.Inc()
+	g.log.Error("a password is hashed in this process, which slows requests down", "err", err)
 }
 
 // Store returns the gate's users and keys.

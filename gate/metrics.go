@@ -14,6 +14,7 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	logins   *prometheus.CounterVec
 	audit    prometheus.Counter
+	helpers  prometheus.Counter
 }
 
 func newMetrics(g *Gate) *metrics {
@@ -32,11 +33,14 @@ func newMetrics(g *Gate) *metrics {
 		audit: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gate_audit_failures_total", Help: "Events that could not be written to the audit log.",
 		}),
+		helpers: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gate_hash_helper_failures_total", Help: "Passwords that this process hashed since a helper process failed.",
+		}),
 	}
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
-	m.registry.MustRegister(m.requests, m.duration, m.logins, m.audit,
+	m.registry.MustRegister(m.requests, m.duration, m.logins, m.audit, m.helpers,
 		gauge("gate_streams_open", "Event streams and WebSockets that are open.", func() float64 { return float64(g.streams.count()) }),
 		gauge("gate_passwords_waiting", "Passwords that wait to be hashed.", func() float64 { return float64(g.store.hasher.waiting.Load()) }),
 		gauge("gate_listening", "1 while this process hears of revocations by others.", func() float64 {

@@ -44,7 +44,9 @@ type hasher struct {
 	waiting atomic.Int64
 	queue   int64
 	patient time.Duration
-	decoy   string // checked in place of the hash of an unknown user, at the same cost
+	decoy   string      // checked in place of the hash of an unknown user, at the same cost
+	helpers *helpers    // processes that do the work; nil: this one does
+	failed  func(error) // hears why a helper did not
 }
 
 func newHasher(params argonParams) *hasher {
@@ -92,10 +94,23 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 
 func (h *hasher) encode(password string, salt []byte) string {
 	p := h.params
-	sum := argon2.IDKey([]byte(norm.NFC.String(password)), salt, p.time, p.memory, p.threads, 32)
+	sum := h.sum(password, salt, p, 32)
 	b64 := base64.RawStdEncoding
 	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, p.memory, p.time, p.threads,
 		b64.EncodeToString(salt), b64.EncodeToString(sum))
+}
+
+// sum is argon2id of a password. That a helper fails makes the work slower for others, and is no reason to shut anyone out.
+func (h *hasher) sum(password string, salt []byte, p argonParams, length uint32) []byte {
+	w := hashWork{Password: []byte(norm.NFC.String(password)), Salt: salt, Time: p.time, Memory: p.memory, Threads: p.threads, Length: length}
+	if h.helpers != nil {
+		sum, err := h.helpers.sum(w)
+		if err == nil {
+			return sum
+		}
+		h.failed(err)
+	}
+	return w.sum()
 }
 
 // verify reports whether password matches the encoded hash. An empty hash, of a user who is unknown or has no password, costs
@@ -113,7 +128,7 @@ func (h *hasher) verify(ctx context.Context, password, encoded string) (bool, er
 		return false, err
 	}
 	defer h.release(time.Now())
-	got := argon2.IDKey([]byte(norm.NFC.String(password)), salt, p.time, p.memory, p.threads, uint32(len(want)))
+	got := h.sum(password, salt, p, uint32(len(want)))
 	return subtle.ConstantTimeCompare(got, want) == 1 && known, nil
 }
 

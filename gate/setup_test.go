@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +21,12 @@ import (
 	"millrace/gate/identity"
 )
 
-func TestMain(m *testing.M) { dbtest.Main(m, dbtest.NoLeaks()) }
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 {
+		playHelper(os.Args[1])
+	}
+	dbtest.Main(m, dbtest.NoLeaks())
+}
 
 var migrated = dbtest.Template{Name: "gate", Version: SchemaVersion(), Migrate: Migrate}
 

@@ -45,8 +45,13 @@ func OpenStore(ctx context.Context, databaseURL string) (*Store, error) {
 	return &Store{pool: pool, hasher: newHasher(defaultArgon)}, nil
 }
 
-// Close waits for running queries and closes the connections.
-func (s *Store) Close() { s.pool.Close() }
+// Close waits for running queries and closes the connections. No password may be under way.
+func (s *Store) Close() {
+	s.pool.Close()
+	if s.hasher.helpers != nil {
+		s.hasher.helpers.close()
+	}
+}
 
 // Ping reports whether the database answers.
 func (s *Store) Ping(ctx context.Context) error {

@@ -44,7 +44,8 @@ type cli struct {
 		List   keyListCmd   `cmd:"" help:"List a user's API keys."`
 		Revoke keyRevokeCmd `cmd:"" help:"End an API key."`
 	} `cmd:"" help:"Manage API keys."`
-	Audit auditCmd `cmd:"" help:"Show the newest events of the audit log, newest first."`
+	HashPasswords hashPasswordsCmd `cmd:"" hidden:"" help:"Hash passwords for a gate that runs, which starts this."`
+	Audit         auditCmd         `cmd:"" help:"Show the newest events of the audit log, newest first."`
 }
 
 // stdio is where commands read and write.
@@ -118,6 +119,15 @@ func (c migrateCmd) Run(ctx context.Context, io stdio) error {
 	}
 	fmt.Fprintln(io.err, "the schema \"gate\" is up to date")
 	return nil
+}
+
+// hashPasswordsCmd is the helper of a gate that serves. It ends with the gate: the signals that end both from a terminal must not end it
+// while logins are still under way.
+type hashPasswordsCmd struct{}
+
+func (hashPasswordsCmd) Run(io stdio) error {
+	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	return gate.HashPasswords(io.in, io.out)
 }
 
 type checkCmd struct{ routesFile }

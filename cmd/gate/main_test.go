@@ -10,8 +10,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -22,7 +24,14 @@ import (
 	"millrace/gate"
 )
 
-func TestMain(m *testing.M) { dbtest.Main(m, dbtest.NoLeaks()) }
+// TestMain runs the tests, or what a gate under test starts beside itself: this very program.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "hash-passwords" {
+		main()
+		return
+	}
+	dbtest.Main(m, dbtest.NoLeaks())
+}
 
 var (
 	migrated = dbtest.Template{Name: "gate", Version: gate.SchemaVersion(), Migrate: gate.Migrate}
@@ -82,6 +91,22 @@ func TestMigrateUserKeyAndServe(t *testing.T) { //nolint:paralleltest // it send
 		s.hangup(t, "keeping the old routes")
 		s.expect(t, "/b/x", key, 200)
 	})
+	t.Run("passwords are hashed beside the gate", func(t *testing.T) {
+		res, err := http.DefaultTransport.RoundTrip(loginRequest(t, s.addr, "ada@example.com", "correct horse battery"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusSeeOther {
+			t.Errorf("login: status %d", res.StatusCode)
+		}
+		if body := fetch(t, "http://"+s.ops+"/metrics", "", 200); !strings.Contains(body, "gate_hash_helper_failures_total 0") {
+			t.Errorf("a helper failed: %s", body)
+		}
+		if runtime.GOOS == "linux" && helpersOf(t) != 1 {
+			t.Errorf("%d helpers", helpersOf(t))
+		}
+	})
 	t.Run("health and metrics", func(t *testing.T) {
 		for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": `gate_requests_total{code="unauthorized"`} {
 			if body := fetch(t, "http://"+s.ops+path, "", 200); !strings.Contains(body, want) {
@@ -117,6 +142,39 @@ func TestMigrateUserKeyAndServe(t *testing.T) { //nolint:paralleltest // it send
 		}
 	})
 	s.stop(t)
+	if runtime.GOOS == "linux" && helpersOf(t) != 0 {
+		t.Error("a helper outlived its gate")
+	}
+}
+
+func loginRequest(t *testing.T, addr, email, password string) *http.Request {
+	t.Helper()
+	form := url.Values{"email": {email}, "password": {password}}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+addr+"/auth/login", strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Close = true
+	return r
+}
+
+// helpersOf counts the processes that hash passwords for this one.
+func helpersOf(t *testing.T) (n int) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		pids, _ := os.ReadFile(list) // a thread may have ended
+		for pid := range strings.FieldsSeq(string(pids)) {
+			if line, _ := os.ReadFile("/proc/" + pid + "/cmdline"); strings.HasSuffix(string(line), "\x00hash-passwords\x00") {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func TestBadUseIsExplained(t *testing.T) {

@@ -52,6 +52,7 @@ type serveCmd struct {
 	MaxConns        int           `env:"GATE_MAX_CONNS" default:"20000" help:"Open connections in all; 0: no limit. Default ${default}."`
 	MaxConnsPerAddr int           `env:"GATE_MAX_CONNS_PER_ADDR" default:"500" help:"Open connections from one address, trusted proxies excepted; 0: no limit. Default ${default}."`
 	ShutdownTimeout time.Duration `env:"GATE_SHUTDOWN_TIMEOUT" default:"30s" help:"How long requests may go on after SIGTERM. Default ${default}."`
+	HashInProcess   bool          `env:"GATE_HASH_IN_PROCESS" help:"Hash passwords in the gate itself, instead of in a process of low priority beside it: where no other process may run."`
 	LogLevel        slog.Level    `env:"GATE_LOG_LEVEL" default:"INFO" help:"DEBUG, INFO, WARN or ERROR; DEBUG has a line for each request. Default ${default}."`
 }
 
@@ -122,6 +123,13 @@ func (c serveCmd) Run(ctx context.Context, io stdio) error {
 			return fmt.Errorf("load the certificate: %w", err)
 		}
 		tlsConfig = cert.TLSConfig()
+	}
+	if !c.HashInProcess {
+		program, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find this program, to hash passwords beside it: %w", err)
+		}
+		cfg.HashHelper = []string{program, "hash-passwords"}
 	}
 	g, err := gate.New(ctx, cfg)
 	if err != nil {
