@@ -90,7 +90,7 @@ func http2Tricks(t *testing.T, s *site) {
 		passes         bool // it reaches the upstream, as one request
 		status, absent string
 	}
-	own := "/open/quick/ID"
+	own := "/open/ID"
 	tricks := []trick{
 		{name: "a plain request", fields: get(own), passes: true, status: "200"},
 		{name: "a plain body", fields: get(own, field{"content-length", "2"}), body: "hi", passes: true, status: "200"},

@@ -41,7 +41,7 @@ func keyAndCookie(t *testing.T, s *site) {
 // expiredKeyInUse keeps a key busy until it ends: what a gate remembers of it must not outlive it.
 func expiredKeyInUse(t *testing.T, s *site) {
 	email := s.user(t, "customer")
-	const life = 3 * time.Second
+	const life = 8 * time.Second
 	key := s.key(t, email, "--expires="+life.String())
 	expired := time.Now().Add(life) // or a little earlier
 	streams := map[string]*wire{}

@@ -36,7 +36,7 @@ upstreams:
 routes:
   - {path: /open/, upstream: shop, allow: [public]}
   - {path: /open/stream/, upstream: shop, allow: [public], stream: true}
-  - {path: /open/quick/, upstream: shop, allow: [public], timeout: 2s}
+  - {path: /open/quick/, upstream: shop, allow: [public], timeout: 3s}
   - {path: /guarded/, upstream: shop, allow: [customer, operator], max_body: 64KiB}
   - {path: /operator/, upstream: shop, allow: [operator]}
   - {path: /stream/, upstream: shop, allow: [customer, operator], stream: true}
@@ -75,7 +75,7 @@ func startSite(t *testing.T) *site {
 		}
 	})
 	cert, key := s.certificates.write(t, t.TempDir())
-	limits := []string{"--header-timeout=3s", "--idle-timeout=3s", "--max-conns-per-addr=64", "--log-level=DEBUG",
+	limits := []string{"--header-timeout=5s", "--idle-timeout=5s", "--max-conns-per-addr=64", "--log-level=DEBUG",
 		"--mail-host=127.0.0.1", fmt.Sprintf("--mail-port=%d", s.mail.PortNumber()), "--mail-from=Shop <shop@example.com>", "--mail-plain"}
 	s.plain = s.start(t, "plain", s.routes(t), append(limits, "--public-url=http://127.0.0.1", "--plain-cookies", "--ops-addr="+freeAddr(t))...)
 	s.secure = s.start(t, "TLS", s.routes(t), append(limits, "--public-url=https://127.0.0.1", "--tls-cert="+cert, "--tls-key="+key, "--ops-addr="+freeAddr(t))...)
