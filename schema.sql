@@ -43,14 +43,26 @@ CREATE TABLE inventory_adjustments (
     at       timestamptz NOT NULL
 );
 
--- Two counters that are locked to the end of the transaction that moves them, so that their values have no holes and follow the
--- order of commits: 'received' numbers the orders taken in, 'allocated' is the last of them that was offered stock.
+-- Counters that are locked to the end of the transaction that moves them, so that their values have no holes and follow the order of
+-- commits: 'received' numbers the orders taken in, 'allocated' is the last of them that was offered stock, and 'catalogue' counts the
+-- changes of products.
 CREATE TABLE counters (
     name  text PRIMARY KEY,
     value bigint NOT NULL
 ) WITH (fillfactor = 10);
 
-INSERT INTO counters (name, value) VALUES ('received', 0), ('allocated', 0);
+INSERT INTO counters (name, value) VALUES ('received', 0), ('allocated', 0), ('catalogue', 0);
+
+-- Whoever changes a product, and by whatever way, tells those who remember what products cost.
+CREATE FUNCTION count_catalogue_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE counters SET value = value + 1 WHERE name = 'catalogue';
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER count_catalogue_change AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON products
+    FOR EACH STATEMENT EXECUTE FUNCTION count_catalogue_change();
 
 -- No index holds status or any other column that a common step changes, so that updates stay on their page (HOT). rare_status is null
 -- on the way from pending to completed; an order that leaves that way is worth an index entry.

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -147,40 +146,4 @@ func customerOf(r dbsqlc.Customer) (*millrace.Customer, error) {
 	}
 	return &millrace.Customer{ID: r.ID, Subject: r.Subject, Email: r.Email, Name: r.Name, Phone: r.Phone, Address: address,
 		CreatedAt: localTime(r.CreatedAt), UpdatedAt: localTime(r.UpdatedAt), ErasedAt: r.ErasedAt}, nil
-}
-
-// customerCache remembers which customer a subject is, which never changes. It holds two generations of at most maxCustomers each,
-// so that subjects in use stay and memory is bounded.
-type customerCache struct {
-	mu       sync.Mutex
-	young    map[string]uuid.UUID
-	previous map[string]uuid.UUID
-}
-
-const maxCustomers = 10_000
-
-func (c *customerCache) get(subject string) (uuid.UUID, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if id, ok := c.young[subject]; ok {
-		return id, true
-	}
-	id, ok := c.previous[subject]
-	if ok {
-		c.store(subject, id)
-	}
-	return id, ok
-}
-
-func (c *customerCache) put(subject string, id uuid.UUID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.store(subject, id)
-}
-
-func (c *customerCache) store(subject string, id uuid.UUID) {
-	if len(c.young) >= maxCustomers || c.young == nil {
-		c.previous, c.young = c.young, make(map[string]uuid.UUID)
-	}
-	c.young[subject] = id
 }

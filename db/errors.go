@@ -65,6 +65,12 @@ func isUniqueViolation(err error, constraint string) bool {
 	return errors.As(err, &pg) && pg.Code == pgerrcode.UniqueViolation && pg.ConstraintName == constraint
 }
 
+// isMissing reports whether a column was given no value that must have one.
+func isMissing(err error, table, column string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == pgerrcode.NotNullViolation && pg.TableName == table && pg.ColumnName == column
+}
+
 // isServerError reports whether the server itself said so, as opposed to a connection that was lost.
 func isServerError(err error) bool {
 	var pg *pgconn.PgError

@@ -65,19 +65,19 @@ func TestErrorsOfTheDatabaseGetACode(t *testing.T) {
 	}
 }
 
-// A cache that forgets must not mix customers up.
-func TestTheCustomerCacheIsBounded(t *testing.T) {
+// A cache that forgets must not mix up what it keeps.
+func TestACacheIsBoundedAndKeepsWhatIsInUse(t *testing.T) {
 	t.Parallel()
-	var c customerCache
+	var c cache[string, [16]byte]
 	ids := make(map[string][16]byte)
-	for i := range 3 * maxCustomers {
+	for i := range 3 * maxCached {
 		subject := fmt.Sprint("customer ", i)
 		id := [16]byte{byte(i), byte(i >> 8), byte(i >> 16)}
 		ids[subject] = id
 		c.put(subject, id)
 		c.get("customer 0") // in use, and so kept
 	}
-	require.LessOrEqual(t, len(c.young)+len(c.previous), 2*maxCustomers)
+	require.LessOrEqual(t, len(c.young)+len(c.previous), 2*maxCached)
 	kept, ok := c.get("customer 0")
 	require.True(t, ok)
 	require.EqualValues(t, ids["customer 0"], kept)

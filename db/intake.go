@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -86,67 +88,114 @@ func (s *Store) checkStranger(ctx context.Context, p PlaceOrder) error {
 		return err
 	}
 	r := &intakeRequest{PlaceOrder: p}
-	catalogue, err := readCatalogue(ctx, s.queries(), []*intakeRequest{r})
+	prices, err := s.prices.find(ctx, s.queries(), skusOf([]*intakeRequest{r}))
 	if err != nil {
 		return err
 	}
 	stranger := &millrace.Customer{Subject: p.Principal.Subject, Email: p.Principal.Email}
-	_, err = millrace.NewOrder(uuid.Nil, stranger, &r.Request, catalogue, s.now(), "")
+	_, err = millrace.NewOrder(uuid.Nil, stranger, &r.Request, prices.products, s.now(), "")
 	return err
 }
 
-// flushIntake takes in a group of orders. Keys of other processes are found first; a key that one of them uses at the same moment
-// breaks the transaction, and is then found at the second try.
+// flushIntake takes in a group of orders in one round trip. It counts on the prices that it remembers and on keys that are new; where
+// the transaction finds that one or the other does not hold, it looks and tries again, in the end with the catalogue held still.
 func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[Placed], error) {
-	const tries = 3
+	const tries = 4
 	for try := 1; ; try++ {
-		outcomes, err := s.tryIntake(ctx, requests)
-		if err == nil || try == tries || !isUniqueViolation(err, "idempotency_keys_pkey") {
-			return outcomes, err
+		var in intakeSet
+		err := s.tryIntake(ctx, requests, &in, try == tries)
+		usedKey, outdated := isUniqueViolation(err, "idempotency_keys_pkey"), isMissing(err, "orders", "received_seq")
+		if usedKey {
+			s.lookups.expect()
+		}
+		if outdated {
+			s.prices.forget(in.header.CatalogueVersion)
+		}
+		switch {
+		case err == nil:
+			s.ring(in.orders...)
+			return in.outcomes, nil
+		case try == tries, !usedKey && !outdated:
+			return nil, fmt.Errorf("take in %d orders: %w", len(in.orders), err)
 		}
 	}
 }
 
-func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[Placed], error) {
-	q := s.queries()
-	known, err := knownKeys(ctx, q, requests)
-	if err != nil {
-		return nil, err
-	}
-	catalogue, err := readCatalogue(ctx, q, requests)
-	if err != nil {
-		return nil, err
-	}
-	outcomes := make([]group.Outcome[Placed], len(requests))
-	var w intakeSet
-	for i, r := range requests {
-		if k, ok := known[principalKey{r.Principal.Subject, r.Key}]; ok {
-			outcomes[i] = replay(r, k)
-			continue
-		}
-		outcomes[i] = s.prepare(r, catalogue, &w)
-	}
-	if len(w.orders) == 0 {
-		return outcomes, nil
-	}
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
-		if err := s.insertJobs(ctx, tx, w.jobs); err != nil {
+func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *intakeSet, holdCatalogue bool) error {
+	var statements writes
+	if !holdCatalogue && s.config.InTx == nil {
+		if err := s.makeOrders(ctx, s.queries(), requests, in, &statements); err != nil || len(in.orders) == 0 {
 			return err
 		}
-		var statements writes
-		if err := w.collect(ctx, statements.queries()); err != nil {
+		return statements.commit(ctx, s.pool)
+	}
+	return s.inTx(ctx, func(tx pgx.Tx) error {
+		q := dbsqlc.New(tx)
+		version, err := q.HoldCatalogue(ctx)
+		if err != nil {
+			return err
+		}
+		s.prices.expect(version)
+		if err := s.makeOrders(ctx, q, requests, in, &statements); err != nil {
 			return err
 		}
 		if err := statements.send(ctx, tx); err != nil {
 			return err
 		}
-		return s.beforeCommit(ctx, tx, w.header.Ids)
+		return s.beforeCommit(ctx, tx, in.header.Ids)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("take in %d orders: %w", len(w.orders), err)
+}
+
+// makeOrders makes orders of the requests that are not repeats, and collects what is to be written.
+func (s *Store) makeOrders(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest, in *intakeSet, statements *writes) error {
+	var known map[principalKey]dbsqlc.IdempotencyKeysRow
+	var err error
+	if s.lookups.due() {
+		if known, err = knownKeys(ctx, q, requests); err != nil {
+			return err
+		}
+		if len(known) > 0 {
+			s.lookups.expect()
+		}
 	}
-	s.ring(w.orders...)
-	return outcomes, nil
+	prices, err := s.prices.find(ctx, q, skusOf(requests))
+	if err != nil {
+		return err
+	}
+	in.header.CatalogueVersion = prices.version
+	in.outcomes = make([]group.Outcome[Placed], len(requests))
+	for i, r := range requests {
+		if k, ok := known[principalKey{r.Principal.Subject, r.Key}]; ok {
+			in.outcomes[i] = replay(r, k)
+		} else {
+			in.outcomes[i] = s.prepare(r, prices.products, in)
+		}
+	}
+	if len(in.orders) == 0 {
+		return nil
+	}
+	if err := s.insertJobs(ctx, statements.jobs(s.pool), in.jobs); err != nil {
+		return err
+	}
+	return in.collect(ctx, statements.queries())
+}
+
+// lookups says when keys are looked up before they are used. A look costs a round trip that new keys do not need; without one a used
+// key costs its whole group a second try. So they are looked up for a while after one was found used.
+type lookups struct{ left atomic.Int32 }
+
+// lookAhead is for how many groups keys are looked up after one was found used.
+const lookAhead = 100
+
+func (l *lookups) expect() { l.left.Store(lookAhead) }
+
+// due reports whether this group's keys are to be looked up.
+func (l *lookups) due() bool {
+	if l.left.Load() <= 0 {
+		return false
+	}
+	l.left.Add(-1)
+	return true
 }
 
 func knownKeys(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest) (map[principalKey]dbsqlc.IdempotencyKeysRow, error) {
@@ -166,25 +215,16 @@ func knownKeys(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest
 	return known, nil
 }
 
-func readCatalogue(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest) (map[string]millrace.Product, error) {
-	catalogue := make(map[string]millrace.Product)
-	var skus []string
+// skusOf is the SKUs that requests name, each once.
+func skusOf(requests []*intakeRequest) []string {
+	skus := make([]string, 0, 2*len(requests))
 	for _, r := range requests {
 		for _, l := range r.Request.Lines {
-			if _, seen := catalogue[l.SKU]; !seen {
-				catalogue[l.SKU] = millrace.Product{}
-				skus = append(skus, l.SKU)
-			}
+			skus = append(skus, l.SKU)
 		}
 	}
-	rows, err := q.ProductsBySKU(ctx, skus)
-	if err != nil {
-		return nil, fmt.Errorf("read the catalogue: %w", err)
-	}
-	for _, p := range rows {
-		catalogue[p.Sku] = millrace.Product{SKU: p.Sku, Name: p.Name, PriceMinor: p.PriceMinor, Currency: p.Currency, Active: p.Active}
-	}
-	return catalogue, nil
+	slices.Sort(skus)
+	return slices.Compact(skus)
 }
 
 func replay(r *intakeRequest, k dbsqlc.IdempotencyKeysRow) group.Outcome[Placed] {
@@ -214,14 +254,15 @@ func (s *Store) prepare(r *intakeRequest, catalogue map[string]millrace.Product,
 	return group.Outcome[Placed]{Answer: Placed{OrderID: o.ID, Response: response}}
 }
 
-// intakeSet gathers new orders as columns.
+// intakeSet gathers new orders as columns, and what each request is answered.
 type intakeSet struct {
-	orders []*millrace.Order
-	jobs   []millrace.Job
-	keys   dbsqlc.InsertIdempotencyKeysParams
-	lines  dbsqlc.InsertLinesParams
-	header dbsqlc.InsertOrdersParams
-	events changeSet
+	outcomes []group.Outcome[Placed]
+	orders   []*millrace.Order
+	jobs     []millrace.Job
+	keys     dbsqlc.InsertIdempotencyKeysParams
+	lines    dbsqlc.InsertLinesParams
+	header   dbsqlc.InsertOrdersParams
+	events   changeSet
 }
 
 func (w *intakeSet) add(o *millrace.Order, r *intakeRequest, response []byte) error {

@@ -167,7 +167,7 @@ func TestABadOrderFailsAlone(t *testing.T) {
 				sizes.Store(size, true)
 			}
 		}
-	})
+	}, oneFlush)
 	_, err := b.store.PutProduct(t.Context(), millrace.Product{SKU: "MAX-005", Name: "Max", PriceMinor: millrace.MaxAmount, Currency: "EUR", Active: true})
 	require.NoError(t, err)
 	good := func(i int) db.PlaceOrder {
@@ -216,8 +216,10 @@ func TestABadOrderFailsAlone(t *testing.T) {
 	require.Eventually(t, func() bool { return b.store.Waiting()["intake"] == 100+len(bad) }, soon, time.Millisecond)
 	release()
 	wg.Wait()
-	_, grouped := sizes.Load(100 + len(bad))
-	require.True(t, grouped, "they were one group")
+	require.Eventually(t, func() bool { // a group is observed after its callers were answered
+		_, grouped := sizes.Load(100 + len(bad))
+		return grouped
+	}, soon, time.Millisecond, "they were one group")
 	require.EqualValues(t, 101, b.count("SELECT count(*) FROM orders"))
 	b.requireSound()
 }
@@ -225,7 +227,7 @@ func TestABadOrderFailsAlone(t *testing.T) {
 func TestIntakeThatIsFullSaysSoAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	small := b.newStore(b.pool, func(c *db.Config) { c.MaxGroup, c.MaxQueue = 1, 1 })
+	small := b.newStore(b.pool, func(c *db.Config) { c.MaxGroup, c.MaxQueue, c.Flushes = 1, 1, 1 })
 	release := b.lock(intakeCounter)
 	done := make(chan error, 2)
 	place := func(key string) {

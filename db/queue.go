@@ -3,11 +3,17 @@ package db
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"millrace/db/dbsqlc"
+	"millrace/db/migrations"
 )
 
 // writes collects statements to be sent in one round trip. It stands where generated code expects a connection, so that the
@@ -35,10 +41,120 @@ type failedRow struct{}
 
 func (failedRow) Scan(...any) error { return errOnlyExec }
 
+// jobs gives River's insert over the collection.
+func (w *writes) jobs(pool *pgxpool.Pool) pgx.Tx { return jobWrites{writes: w, pool: pool} }
+
+// jobWrites is as much of a transaction as River's InsertManyFastTx asks for. Anything else would panic.
+type jobWrites struct {
+	pgx.Tx // nil
+	writes *writes
+	pool   *pgxpool.Pool
+}
+
+// Conn is asked for its settings; without one they are pgx's own.
+func (j jobWrites) Conn() *pgx.Conn { return nil }
+
+// Exec collects a statement: the announcement of new jobs.
+func (j jobWrites) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	return j.writes.Exec(ctx, sql, args...)
+}
+
+// QueryRow asks the server, once, what it is.
+func (j jobWrites) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	return j.pool.QueryRow(ctx, sql, args...)
+}
+
+// CopyFrom collects an insert of the jobs that River would copy in: a copy cannot share its round trip with other statements.
+func (j jobWrites) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
+	if !slices.Equal(table, pgx.Identifier{migrations.RiverSchema, "river_job"}) {
+		return 0, fmt.Errorf("a copy into %v, not into River's jobs", table)
+	}
+	var p dbsqlc.InsertJobsParams
+	for rows.Next() {
+		values, err := rows.Values()
+		if err != nil {
+			return 0, err
+		}
+		if err := addJob(&p, columns, values); err != nil {
+			return 0, err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return 0, err
+	}
+	return int64(len(p.Kinds)), j.writes.queries().InsertJobs(ctx, p)
+}
+
+// addJob adds a row of River's job table. What our jobs do not use must be as the table has it by default.
+func addJob(p *dbsqlc.InsertJobsParams, columns []string, values []any) error {
+	for i, column := range columns {
+		ok := false
+		switch v := values[i].(type) {
+		case []byte:
+			switch column {
+			case "args":
+				p.Args, ok = append(p.Args, v), true
+			case "metadata":
+				ok = string(v) == "{}"
+			case "unique_key":
+				ok = v == nil
+			}
+		case time.Time:
+			switch column {
+			case "created_at":
+				p.CreatedAts, ok = append(p.CreatedAts, v), true
+			case "scheduled_at":
+				p.ScheduledAts, ok = append(p.ScheduledAts, v), true
+			}
+		case int16:
+			switch column {
+			case "max_attempts":
+				p.MaxAttempts, ok = append(p.MaxAttempts, v), true
+			case "priority":
+				p.Priorities, ok = append(p.Priorities, v), true
+			}
+		case string:
+			switch column {
+			case "kind":
+				p.Kinds, ok = append(p.Kinds, v), true
+			case "queue":
+				p.Queues, ok = append(p.Queues, v), true
+			}
+		case []string:
+			ok = column == "tags" && len(v) == 0
+		case pgtype.Bits:
+			ok = column == "unique_states" && !v.Valid
+		default: // the state's type is River's own
+			if column == "state" {
+				p.States, ok = append(p.States, fmt.Sprint(v)), true
+			}
+		}
+		if !ok {
+			return fmt.Errorf("a job's %s is %T %v, which is not collected", column, values[i], values[i])
+		}
+	}
+	return nil
+}
+
 // send runs what was collected, in its order.
 func (w *writes) send(ctx context.Context, tx pgx.Tx) error {
 	if w.batch.Len() == 0 {
 		return nil
 	}
 	return tx.SendBatch(ctx, &w.batch).Close()
+}
+
+// commit runs what was collected as a transaction of its own, in one round trip: what is sent without a pause between is one
+// transaction, which ends with the last of it. The outcome is errCommitUnknown where it was sent and not answered.
+func (w *writes) commit(ctx context.Context, pool *pgxpool.Pool) error {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	err = conn.SendBatch(ctx, &w.batch).Close()
+	if err != nil && !isServerError(err) && !pgconn.SafeToRetry(err) {
+		return fmt.Errorf("%w: %w", errCommitUnknown, err)
+	}
+	return err
 }

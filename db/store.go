@@ -30,8 +30,8 @@ type Config struct {
 	MaxGroup int
 	// MaxQueue bounds how many callers wait for each kind of command (default 4096); past it they get CodeBusy.
 	MaxQueue int
-	// Flushes is how many groups of each kind are written at a time (default 2; those that end in the lock of one row need no more
-	// than 1, which is theirs by default). With MaxGroup 1 it makes the store write as one without groups does, to compare.
+	// Flushes is how many groups of each kind are written at a time (default 2; allocation, which holds the lock of one row from
+	// beginning to end, has 1). With MaxGroup 1 it makes the store write as one without groups does, to compare.
 	Flushes int
 	// OutOfTurn reserves stock for each order by itself, whenever its job comes, and so gives up that the first come are the first
 	// served. It is there to compare with, as one without turns would do it; intake stays in groups, since the counter row that keeps
@@ -65,7 +65,9 @@ type Store struct {
 	reads      *group.Committer[uuid.UUID, *millrace.Order]
 
 	inFlight  keySet
-	customers customerCache
+	customers cache[string, uuid.UUID] // by subject; which customer a subject is never changes
+	prices    priceList
+	lookups   lookups
 }
 
 // flushTimeout bounds one flush; commitTimeout bounds the wait for a commit that was sent.
@@ -101,14 +103,14 @@ func NewStore(c Config) (*Store, error) {
 		}
 		return g
 	}
-	// Intake and allocation each end in the lock of one row, so a second flush of theirs would only wait for the first.
-	intake := limits("intake", cmp.Or(c.Flushes, 1))
+	// An intake takes the lock of one row with its last statement, so that a second flush prepares and writes while the first commits.
+	intake := limits("intake", cmp.Or(c.Flushes, 2))
 	if c.OutOfTurn {
-		intake.MaxGroup, intake.Flushes = defaultGroup, 1
+		intake.MaxGroup, intake.Flushes = defaultGroup, 2
 	}
 	s.intake = group.New(intake, s.flushIntake)
 	s.steps = group.New(limits("step", cmp.Or(c.Flushes, 2)), s.flushCommands)
-	turns := 1
+	turns := 1 // a second would only wait for the first
 	if c.OutOfTurn {
 		turns = cmp.Or(c.Flushes, 1)
 	}
@@ -179,7 +181,7 @@ func (s *Store) ring(orders ...*millrace.Order) {
 	}
 }
 
-// insertJobs inserts jobs in the transaction of the change that asks for them.
+// insertJobs inserts jobs in the transaction of the change that asks for them, or collects them to be sent with it.
 func (s *Store) insertJobs(ctx context.Context, tx pgx.Tx, jobs []millrace.Job) error {
 	if len(jobs) == 0 {
 		return nil

@@ -47,6 +47,9 @@ func (b *testBundle) newPool(conns int32) *pgxpool.Pool {
 	return pool
 }
 
+// oneFlush has a store write one group after the other, so that those who come during the first wait together.
+func oneFlush(c *db.Config) { c.Flushes = 1 }
+
 func (b *testBundle) newStore(pool *pgxpool.Pool, change ...func(*db.Config)) *db.Store {
 	b.t.Helper()
 	config := db.Config{Pool: pool}

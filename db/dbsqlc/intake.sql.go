@@ -13,6 +13,18 @@ import (
 	"millrace"
 )
 
+const holdCatalogue = `-- name: HoldCatalogue :one
+SELECT value FROM counters WHERE name = 'catalogue' FOR SHARE
+`
+
+// No product changes until the transaction ends.
+func (q *Queries) HoldCatalogue(ctx context.Context) (int64, error) {
+	row := q.db.QueryRow(ctx, holdCatalogue)
+	var value int64
+	err := row.Scan(&value)
+	return value, err
+}
+
 const idempotencyKeys = `-- name: IdempotencyKeys :many
 SELECT k.principal, k.key, k.request_hash, k.order_id, k.response
 FROM idempotency_keys k
@@ -90,6 +102,39 @@ func (q *Queries) InsertIdempotencyKeys(ctx context.Context, arg InsertIdempoten
 	return err
 }
 
+const insertJobs = `-- name: InsertJobs :exec
+INSERT INTO river.river_job (args, created_at, kind, max_attempts, priority, queue, scheduled_at, state)
+SELECT unnest($1::jsonb[]), unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::smallint[]),
+       unnest($5::smallint[]), unnest($6::text[]), unnest($7::timestamptz[]),
+       unnest($8::text[])::river.river_job_state
+`
+
+type InsertJobsParams struct {
+	Args         [][]byte
+	CreatedAts   []time.Time
+	Kinds        []string
+	MaxAttempts  []int16
+	Priorities   []int16
+	Queues       []string
+	ScheduledAts []time.Time
+	States       []string
+}
+
+// River's jobs, as its InsertManyFastTx would copy them in.
+func (q *Queries) InsertJobs(ctx context.Context, arg InsertJobsParams) error {
+	_, err := q.db.Exec(ctx, insertJobs,
+		arg.Args,
+		arg.CreatedAts,
+		arg.Kinds,
+		arg.MaxAttempts,
+		arg.Priorities,
+		arg.Queues,
+		arg.ScheduledAts,
+		arg.States,
+	)
+	return err
+}
+
 const insertLines = `-- name: InsertLines :exec
 INSERT INTO order_lines (order_id, n, sku, name, quantity, unit_price_minor, total_minor)
 SELECT unnest($1::uuid[]), unnest($2::integer[]), unnest($3::text[]), unnest($4::text[]),
@@ -121,23 +166,26 @@ func (q *Queries) InsertLines(ctx context.Context, arg InsertLinesParams) error 
 
 const insertOrders = `-- name: InsertOrders :exec
 WITH counter AS (
-    UPDATE counters SET value = value + cardinality($1::uuid[]) WHERE counters.name = 'received' RETURNING value - cardinality($1::uuid[]) AS base
+    UPDATE counters SET value = value + cardinality($2::uuid[]) WHERE counters.name = 'received' RETURNING value - cardinality($2::uuid[]) AS base
 )
 INSERT INTO orders (id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor,
                     payment_method, email, ship_to, placed_at, updated_at)
-SELECT r.id, r.customer_id, counter.base + r.n, r.status, r.payment_status, r.fulfillment_status, r.version, r.currency, r.total_minor,
-       r.payment_method, r.email, r.ship_to, r.placed_at, r.placed_at
-FROM counter, (
-    SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS customer_id, unnest($3::bigint[]) AS n,
-           unnest($4::text[]) AS status, unnest($5::text[]) AS payment_status,
-           unnest($6::text[]) AS fulfillment_status, unnest($7::integer[]) AS version,
-           unnest($8::text[]) AS currency, unnest($9::bigint[]) AS total_minor,
-           unnest($10::text[]) AS payment_method, unnest($11::text[]) AS email,
-           unnest($12::json[]) AS ship_to, unnest($13::timestamptz[]) AS placed_at
+SELECT r.id, r.customer_id, CASE catalogue.value WHEN $1::bigint THEN counter.base + r.n END,
+       r.status, r.payment_status, r.fulfillment_status, r.version, r.currency, r.total_minor, r.payment_method,
+       r.email, r.ship_to, r.placed_at, r.placed_at
+FROM counter, counters catalogue, (
+    SELECT unnest($2::uuid[]) AS id, unnest($3::uuid[]) AS customer_id, unnest($4::bigint[]) AS n,
+           unnest($5::text[]) AS status, unnest($6::text[]) AS payment_status,
+           unnest($7::text[]) AS fulfillment_status, unnest($8::integer[]) AS version,
+           unnest($9::text[]) AS currency, unnest($10::bigint[]) AS total_minor,
+           unnest($11::text[]) AS payment_method, unnest($12::text[]) AS email,
+           unnest($13::json[]) AS ship_to, unnest($14::timestamptz[]) AS placed_at
 ) r
+WHERE catalogue.name = 'catalogue'
 `
 
 type InsertOrdersParams struct {
+	CatalogueVersion    int64
 	Ids                 []uuid.UUID
 	CustomerIds         []uuid.UUID
 	Ns                  []int64
@@ -154,9 +202,11 @@ type InsertOrdersParams struct {
 }
 
 // The last statement of an intake transaction: it takes the lock of the counter row, which is held until the commit, so that
-// received_seq follows the order of commits and has no holes.
+// received_seq follows the order of commits and has no holes. Orders priced by a catalogue that has changed since get no number, which
+// is not null, and so the transaction fails.
 func (q *Queries) InsertOrders(ctx context.Context, arg InsertOrdersParams) error {
 	_, err := q.db.Exec(ctx, insertOrders,
+		arg.CatalogueVersion,
 		arg.Ids,
 		arg.CustomerIds,
 		arg.Ns,
@@ -175,7 +225,9 @@ func (q *Queries) InsertOrders(ctx context.Context, arg InsertOrdersParams) erro
 }
 
 const productsBySKU = `-- name: ProductsBySKU :many
-SELECT sku, name, price_minor, currency, active FROM products WHERE sku = ANY ($1::text[])
+SELECT p.sku, p.name, p.price_minor, p.currency, p.active, c.value AS version
+FROM products p, counters c
+WHERE p.sku = ANY ($1::text[]) AND c.name = 'catalogue'
 `
 
 type ProductsBySKURow struct {
@@ -184,8 +236,10 @@ type ProductsBySKURow struct {
 	PriceMinor int64
 	Currency   millrace.Currency
 	Active     bool
+	Version    int64
 }
 
+// Each with the catalogue's version as of the same snapshot.
 func (q *Queries) ProductsBySKU(ctx context.Context, skus []string) ([]ProductsBySKURow, error) {
 	rows, err := q.db.Query(ctx, productsBySKU, skus)
 	if err != nil {
@@ -201,6 +255,7 @@ func (q *Queries) ProductsBySKU(ctx context.Context, skus []string) ([]ProductsB
 			&i.PriceMinor,
 			&i.Currency,
 			&i.Active,
+			&i.Version,
 		); err != nil {
 			return nil, err
 		}

@@ -5,7 +5,21 @@ JOIN (SELECT unnest(@principals::text[]) AS principal, unnest(@keys::text[]) AS 
   ON q.principal = k.principal AND q.key = k.key;
 
 -- name: ProductsBySKU :many
-SELECT sku, name, price_minor, currency, active FROM products WHERE sku = ANY (@skus::text[]);
+-- Each with the catalogue's version as of the same snapshot.
+SELECT p.sku, p.name, p.price_minor, p.currency, p.active, c.value AS version
+FROM products p, counters c
+WHERE p.sku = ANY (@skus::text[]) AND c.name = 'catalogue';
+
+-- name: HoldCatalogue :one
+-- No product changes until the transaction ends.
+SELECT value FROM counters WHERE name = 'catalogue' FOR SHARE;
+
+-- name: InsertJobs :exec
+-- River's jobs, as its InsertManyFastTx would copy them in.
+INSERT INTO river.river_job (args, created_at, kind, max_attempts, priority, queue, scheduled_at, state)
+SELECT unnest(@args::jsonb[]), unnest(@created_ats::timestamptz[]), unnest(@kinds::text[]), unnest(@max_attempts::smallint[]),
+       unnest(@priorities::smallint[]), unnest(@queues::text[]), unnest(@scheduled_ats::timestamptz[]),
+       unnest(@states::text[])::river.river_job_state;
 
 -- name: InsertIdempotencyKeys :exec
 -- In the order of the key, so that two processes with the same keys wait for each other instead of deadlocking. A key that another
@@ -23,19 +37,22 @@ SELECT unnest(@order_ids::uuid[]), unnest(@ns::integer[]), unnest(@skus::text[])
 
 -- name: InsertOrders :exec
 -- The last statement of an intake transaction: it takes the lock of the counter row, which is held until the commit, so that
--- received_seq follows the order of commits and has no holes.
+-- received_seq follows the order of commits and has no holes. Orders priced by a catalogue that has changed since get no number, which
+-- is not null, and so the transaction fails.
 WITH counter AS (
     UPDATE counters SET value = value + cardinality(@ids::uuid[]) WHERE counters.name = 'received' RETURNING value - cardinality(@ids::uuid[]) AS base
 )
 INSERT INTO orders (id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor,
                     payment_method, email, ship_to, placed_at, updated_at)
-SELECT r.id, r.customer_id, counter.base + r.n, r.status, r.payment_status, r.fulfillment_status, r.version, r.currency, r.total_minor,
-       r.payment_method, r.email, r.ship_to, r.placed_at, r.placed_at
-FROM counter, (
+SELECT r.id, r.customer_id, CASE catalogue.value WHEN @catalogue_version::bigint THEN counter.base + r.n END,
+       r.status, r.payment_status, r.fulfillment_status, r.version, r.currency, r.total_minor, r.payment_method,
+       r.email, r.ship_to, r.placed_at, r.placed_at
+FROM counter, counters catalogue, (
     SELECT unnest(@ids::uuid[]) AS id, unnest(@customer_ids::uuid[]) AS customer_id, unnest(@ns::bigint[]) AS n,
            unnest(@statuses::text[]) AS status, unnest(@payment_statuses::text[]) AS payment_status,
            unnest(@fulfillment_statuses::text[]) AS fulfillment_status, unnest(@versions::integer[]) AS version,
            unnest(@currencies::text[]) AS currency, unnest(@totals::bigint[]) AS total_minor,
            unnest(@payment_methods::text[]) AS payment_method, unnest(@emails::text[]) AS email,
            unnest(@ship_tos::json[]) AS ship_to, unnest(@placed_ats::timestamptz[]) AS placed_at
-) r;
+) r
+WHERE catalogue.name = 'catalogue';
