@@ -135,6 +135,14 @@ func (c *conn) wantMore() {
 	}
 }
 
+// hasRoom reports whether a connection that has all there is may be treated as one that keeps up: with its queue more than half full of
+// history, it would be given up for what comes next.
+func (c *conn) hasRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queue.len() <= c.hub.config.Buffer/2
+}
+
 // wrote takes note that the oldest message in flight is framed. It reports whether more follow at once, and whether this was the last
 // of all.
 func (c *conn) wrote() (e entry, more, last bool) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -201,6 +202,11 @@ func (g *group) behind() int32 {
 		v = min(v, c.sent)
 	}
 	return v
+}
+
+// catchingUp reports whether all of an order's group wait for history.
+func (g *group) catchingUp() bool {
+	return !slices.ContainsFunc(g.conns, func(c *conn) bool { return !c.behind && c.sent != math.MaxInt32 })
 }
 
 var errDraining = millrace.Errorf(millrace.CodeUnavailable, "This server is shutting down: connect again shortly.")

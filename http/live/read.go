@@ -38,8 +38,12 @@ func (h *Hub) readLoop(ctx context.Context) {
 		started := time.Now()
 		pause := h.config.ReadInterval
 		b := h.inbox.take()
-		if err := h.read(ctx, b); err == nil {
-			h.inbox.finish(b)
+		if left, err := h.read(ctx, b); err == nil {
+			if len(left) > 0 {
+				h.inbox.putBack(batch{orders: left})
+			} else {
+				h.inbox.finish(b)
+			}
 			failures = 0
 		} else {
 			h.inbox.putBack(b)
@@ -69,43 +73,75 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// read reads all that is new to the watchers of a batch's orders and hands it out.
-func (h *Hub) read(ctx context.Context, b batch) error {
+// read reads what is new to the watchers of a batch's orders and hands it out. Of the orders whose history somebody waits for it reads
+// no more than one query takes, and returns the rest: events that come meanwhile do not wait until thousands who have come back know
+// theirs.
+func (h *Hub) read(ctx context.Context, b batch) (left map[uuid.UUID]uuid.UUID, err error) {
 	if b.dropped {
 		h.kickSweep()
 	}
-	cursors := h.plan(b)
-	for len(cursors) > 0 {
-		n := min(len(cursors), readOrders)
-		again, err := h.readSome(ctx, cursors[:n])
+	p := h.plan(b)
+	for len(p.news) > 0 {
+		n := min(len(p.news), readOrders)
+		again, err := h.readSome(ctx, p.news[:n])
 		if err != nil {
-			return err
+			return nil, err
 		}
-		cursors = append(cursors[n:], again...)
+		p.news = append(p.news[n:], again...)
 	}
-	return nil
+	if len(p.history) == 0 {
+		return nil, nil
+	}
+	n := min(len(p.history), readOrders)
+	again, err := h.readSome(ctx, p.history[:n])
+	if err != nil {
+		return nil, err
+	}
+	left = make(map[uuid.UUID]uuid.UUID)
+	for _, c := range append(p.history[n:], again...) {
+		left[c.OrderID] = p.customers[c.OrderID]
+	}
+	return left, nil
+}
+
+// plan is where to read on.
+type plan struct {
+	news, history []millrace.EventCursor
+	customers     map[uuid.UUID]uuid.UUID // whose the orders of history are
+}
+
+func (p *plan) add(c millrace.EventCursor, g *group) {
+	if g == nil || !g.catchingUp() {
+		p.news = append(p.news, c)
+		return
+	}
+	if p.customers == nil {
+		p.customers = make(map[uuid.UUID]uuid.UUID)
+	}
+	p.history = append(p.history, c)
+	p.customers[c.OrderID] = g.conns[0].customerID
 }
 
 // plan turns a batch into where to read on. Orders that nobody watches drop out.
-func (h *Hub) plan(b batch) []millrace.EventCursor {
+func (h *Hub) plan(b batch) *plan {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	cursors := make([]millrace.EventCursor, 0, len(b.orders))
+	p := &plan{news: make([]millrace.EventCursor, 0, len(b.orders))}
 	for order, customer := range b.orders {
 		g, many := h.orders[order], h.watchedByMany(customer)
 		if g == nil && !many {
 			continue
 		}
-		cursors = append(cursors, millrace.EventCursor{OrderID: order, After: h.after(order, g, many)})
+		p.add(millrace.EventCursor{OrderID: order, After: h.after(order, g, many)}, g)
 	}
 	if b.all {
 		for order, g := range h.orders {
 			if _, listed := b.orders[order]; !listed {
-				cursors = append(cursors, millrace.EventCursor{OrderID: order, After: g.behind()})
+				p.add(millrace.EventCursor{OrderID: order, After: g.behind()}, g)
 			}
 		}
 	}
-	return cursors
+	return p
 }
 
 // after is the highest version that all who watch an order were sent. An order that streams of many have not heard of lately is read
@@ -219,8 +255,12 @@ func (c *conn) take(encoders []encoder, complete bool) bool {
 			c.finish()
 		}
 	}
-	if complete {
-		c.behind = false
+	if complete && c.behind {
+		if c.hasRoom() {
+			c.behind = false
+		} else {
+			c.wantMore()
+		}
 	}
 	return true
 }
