@@ -31,8 +31,8 @@ type Config struct {
 
 	Queues        []string      // which to work (default all); maintenance is always among them
 	Workers       int           // jobs at a time for each queue (default 200); one that waits costs nothing
-	FetchCooldown time.Duration // between fetches (default 20 ms)
-	PollInterval  time.Duration // between looks for jobs that no notification announced (default 100 ms)
+	FetchCooldown time.Duration // between fetches (default 10 ms)
+	PollInterval  time.Duration // between looks for jobs that no notification announced (default 250 ms)
 	CallTimeout   time.Duration // of one call to a provider (default 8 s); below JobTimeout
 	CheckEvery    time.Duration // between questions about a buyer or a parcel (default 15 s)
 	SweepEvery    time.Duration // between sweeps (default 1 min)
@@ -68,8 +68,8 @@ func New(c Config) (*Runner, error) {
 		c.Queues = millrace.Queues()
 	}
 	c.Workers = cmp.Or(c.Workers, 200)
-	c.FetchCooldown = cmp.Or(c.FetchCooldown, 20*time.Millisecond)
-	c.PollInterval = cmp.Or(c.PollInterval, 100*time.Millisecond)
+	c.FetchCooldown = cmp.Or(c.FetchCooldown, 10*time.Millisecond)
+	c.PollInterval = cmp.Or(c.PollInterval, 250*time.Millisecond)
 	c.CallTimeout = cmp.Or(c.CallTimeout, 8*time.Second)
 	c.CheckEvery = cmp.Or(c.CheckEvery, 15*time.Second)
 	c.SweepEvery = cmp.Or(c.SweepEvery, time.Minute)

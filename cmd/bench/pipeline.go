@@ -6,31 +6,27 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
-	"runtime/debug"
-	"runtime/pprof"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/rivertype"
 
 	"millrace"
 	"millrace/db"
 	"millrace/db/notify"
 	"millrace/jobs"
-	"millrace/provider/simulated"
 )
 
 type pipelineCmd struct {
 	commonFlags
-	SKUs    int    `name:"skus" default:"1000" help:"Products that orders are spread over."`
-	Profile string `placeholder:"FILE" help:"Measure nothing but Millrace, once, and write a CPU profile of it to FILE."`
+	SKUs    int     `name:"skus" default:"1000" help:"Products that orders are spread over."`
+	Profile string  `placeholder:"FILE" help:"Measure nothing but one mode, once: write a CPU profile of it to FILE, print what Postgres did and what its sessions waited for."`
+	Mode    string  `default:"millrace" help:"The mode to profile: millrace, or the beginning of another's name in the report."`
+	Rate    float64 `help:"Orders a second to offer while profiling, to see the time from post to completed. Default: as many as it takes."`
 }
 
 // pipeline is a store and workers in this process, in one of the ways to compare.
@@ -40,89 +36,8 @@ type pipeline struct {
 	bell     *notify.Doorbell
 	closers  []func()
 	complete atomic.Int64
-	waiting  sync.Map // order id -> chan struct{}, closed when it completed
-}
-
-// mode is a way to run the same code.
-type mode struct {
-	name     string
-	textbook bool // groups of one, the job completed and the change notified in the step's own transaction
-	jobs     jobs.Config
-	// committed, if set, is told of each change of an order right after its commit. It is not for the textbook.
-	committed func(orderID uuid.UUID)
-}
-
-func millraceMode() mode { return mode{name: "millrace"} }
-
-// textbookModes are the textbook design with sensible River settings; the best of them counts.
-func textbookModes() []mode {
-	return []mode{
-		{name: "textbook, 100 workers", textbook: true, jobs: jobs.Config{Workers: 100, FetchCooldown: 10 * time.Millisecond, PollInterval: 100 * time.Millisecond}},
-		{name: "textbook, 300 workers", textbook: true, jobs: jobs.Config{Workers: 300, FetchCooldown: 50 * time.Millisecond, PollInterval: 100 * time.Millisecond}},
-	}
-}
-
-func riverDefaults() mode {
-	return mode{name: "River's defaults", textbook: true, jobs: jobs.Config{Workers: 100, FetchCooldown: river.FetchCooldownDefault, PollInterval: river.FetchPollIntervalDefault}}
-}
-
-// workerGC is the garbage collector's percentage in all modes, as `millrace work` sets it.
-const workerGC = 400
-
-// start runs a pipeline on a database.
-func (m mode) start(ctx context.Context, databaseURL string) (p *pipeline, err error) {
-	debug.SetGCPercent(workerGC)
-	p = &pipeline{}
-	defer func() {
-		if err != nil {
-			p.close()
-		}
-	}()
-	conns := int32(8)
-	if m.textbook {
-		conns = 32
-	}
-	pool, err := db.NewPool(ctx, databaseURL, conns)
-	if err != nil {
-		return p, err
-	}
-	p.closers = append(p.closers, pool.Close)
-	config := db.Config{Pool: pool, Logger: quiet()}
-	tb := &textbook{}
-	if m.textbook {
-		config.MaxGroup, config.Flushes, config.InTx, config.OutOfTurn = 1, int(conns)-4, tb.inTx, true
-	} else {
-		if p.bell, err = notify.NewDoorbell(notify.DoorbellConfig{DatabaseURL: databaseURL, Logger: quiet()}); err != nil {
-			return p, err
-		}
-		config.Ring = p.bell.Ring
-		if m.committed != nil {
-			config.Ring = func(orderID, customerID uuid.UUID) {
-				m.committed(orderID)
-				p.bell.Ring(orderID, customerID)
-			}
-		}
-	}
-	if p.store, err = db.NewStore(config); err != nil {
-		return p, err
-	}
-	queuePool, err := db.NewPool(ctx, databaseURL, 8)
-	if err != nil {
-		return p, err
-	}
-	p.closers = append(p.closers, queuePool.Close)
-	providers := simulated.Instant()
-	p.closers = append(p.closers, providers.Close)
-	c := m.jobs
-	c.Pool, c.Store, c.Gateway, c.Carrier, c.Logger = queuePool, p.store, providers.Gateway(), providers.Carrier(), quiet()
-	c.Observe = p.observe
-	if m.textbook {
-		c.Around = tb.around
-	}
-	if p.runner, err = jobs.New(c); err != nil {
-		return p, err
-	}
-	return p, p.runner.Start(context.WithoutCancel(ctx))
+	awaited  atomic.Bool // whether somebody waits for orders
+	waiting  sync.Map    // order id -> chan struct{}, closed when it completed
 }
 
 func (p *pipeline) close() {
@@ -148,18 +63,25 @@ func (p *pipeline) observe(job *rivertype.JobRow, outcome string, _ time.Duratio
 		return
 	}
 	p.complete.Add(1)
-	if id, ok := jobs.OrderID(job); ok {
-		if done, ok := p.waiting.LoadAndDelete(id); ok {
-			close(done.(chan struct{}))
-		}
+	if id, ok := jobs.OrderID(job); ok && p.awaited.Load() {
+		done, _ := p.waiting.LoadOrStore(id, make(chan struct{})) // it may complete before anybody knows its id
+		close(done.(chan struct{}))
 	}
 }
 
 func (p *pipeline) place(ctx context.Context, n, skus int) (uuid.UUID, error) {
 	placed, err := p.store.PlaceOrder(ctx, db.PlaceOrder{Principal: millrace.Principal{Subject: fmt.Sprintf("bench-%d", n%1000)}, Key: uuid.NewString(),
-		RequestHash: sha256.Sum256([]byte("bench")), Request: orderOf(n, skus),
+		RequestHash: sha256.Sum256([]byte("bench")), Request: anyTwo(skus),
 		Encode: func(*millrace.Order) ([]byte, error) { return responseSample, nil }})
 	return placed.OrderID, err
+}
+
+// anyTwo asks for two products by chance, as pgbench's orders do: orders that follow each other do not share a product more than others.
+func anyTwo(skus int) millrace.OrderRequest {
+	a, b := rand.N(skus), rand.N(skus-1) //nolint:gosec // no secret
+	r := orderOf(a, skus)
+	r.Lines[1].SKU = sku((a + 1 + b) % skus)
+	return r
 }
 
 // responseSample is as long as an answer to a post of two lines is.
@@ -210,6 +132,7 @@ func (p *pipeline) throughput(ctx context.Context, skus, outstanding int, warm, 
 // latency places orders at a steady rate and returns the times from the post to completed.
 func (p *pipeline) latency(ctx context.Context, skus int, perSecond float64, d time.Duration) (*hdrhistogram.Histogram, error) {
 	h := hdrhistogram.New(1, 60_000_000, 3) // microseconds
+	p.awaited.Store(true)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	var failed atomic.Pointer[error]
@@ -244,15 +167,12 @@ func (p *pipeline) latency(ctx context.Context, skus int, perSecond float64, d t
 	}
 }
 
-// await waits until an order has completed.
+// await waits until an order has completed. It asks nobody, so as not to be part of the load.
 func (p *pipeline) await(ctx context.Context, id uuid.UUID) bool {
-	done := make(chan struct{})
-	p.waiting.Store(id, done)
-	if o, err := p.store.WorkOrder(ctx, id); err == nil && o.Status == millrace.OrderCompleted {
-		return true // it completed before we waited
-	}
+	done, _ := p.waiting.LoadOrStore(id, make(chan struct{}))
+	defer p.waiting.Delete(id)
 	select {
-	case <-done:
+	case <-done.(chan struct{}):
 		return true
 	case <-ctx.Done():
 	case <-time.After(50 * time.Second):
@@ -267,75 +187,6 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
-}
-
-// textbook completes a step's job and notifies of its change within the step's transaction, as the textbook has it.
-type textbook struct {
-	running sync.Map // order id -> func(tx) error that completes the job under way
-}
-
-// around remembers the job that runs for an order.
-func (t *textbook) around(ctx context.Context, job *rivertype.JobRow, run func(context.Context) error) error {
-	if id, ok := jobs.OrderID(job); ok {
-		t.running.Store(id, func(tx pgx.Tx) error {
-			_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, &river.Job[orderArgs]{JobRow: job})
-			return err
-		})
-		defer t.running.Delete(id)
-	}
-	return run(ctx)
-}
-
-// orderArgs are any job's arguments, as far as completing it needs them.
-type orderArgs struct {
-	OrderID uuid.UUID `json:"order_id"`
-}
-
-// Kind is part of river.JobArgs and never used.
-func (orderArgs) Kind() string { return "any" }
-
-func (t *textbook) inTx(ctx context.Context, tx pgx.Tx, orders []uuid.UUID) error {
-	for _, id := range orders {
-		if complete, ok := t.running.Load(id); ok {
-			if err := complete.(func(pgx.Tx) error)(tx); err != nil && !errors.Is(err, rivertype.ErrNotFound) {
-				return err
-			}
-		}
-		if _, err := tx.Exec(ctx, "SELECT pg_notify('millrace_bench', $1)", id.String()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// profile runs Millrace at its highest rate and writes a CPU profile.
-func (c *pipelineCmd) profile(ctx context.Context, stdio stdio) (err error) {
-	b, err := c.newBedWith(ctx, stdio, 1, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.close(ctx)) }()
-	if err := b.exec(ctx, "CREATE EXTENSION pg_stat_statements"); err != nil {
-		return err
-	}
-	f, err := os.Create(c.Profile)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return err
-	}
-	defer pprof.StopCPUProfile()
-	before, postgres := cpuTime(os.Getpid()), cpuTime(b.postgresPIDs()...)
-	rate, err := c.measure(ctx, b, millraceMode())
-	if err != nil {
-		return err
-	}
-	seconds := (c.Time + warmUp).Seconds()
-	fmt.Fprintf(stdio.out, "%.0f orders/s; processor time an order: Go %.0f us, Postgres %.0f us\n", rate,
-		float64((cpuTime(os.Getpid())-before).Microseconds())/rate/seconds, float64((cpuTime(b.postgresPIDs()...)-postgres).Microseconds())/rate/seconds)
-	return b.statements(ctx, stdio.out)
 }
 
 // warmUp is how long a pipeline runs before its rate is taken.
@@ -388,7 +239,7 @@ func (c *pipelineCmd) Run(ctx context.Context, stdio stdio) (err error) {
 		}
 		for i, load := range []float64{10, median(ours) / 2} {
 			b.step("round %d: latency at %.0f orders/s", round+1, load)
-			h, err := c.measureLatency(ctx, b, load)
+			h, err := c.measureLatency(ctx, b, millraceMode(), load)
 			if err != nil {
 				return err
 			}
@@ -424,15 +275,15 @@ func (c *pipelineCmd) measure(ctx context.Context, b *bed, m mode) (float64, err
 		return 0, err
 	}
 	defer p.close()
-	return p.throughput(ctx, c.SKUs, 4000, warmUp, c.Time)
+	return p.throughput(ctx, c.SKUs, m.outstanding, warmUp, c.Time)
 }
 
-func (c *pipelineCmd) measureLatency(ctx context.Context, b *bed, perSecond float64) (*hdrhistogram.Histogram, error) {
+func (c *pipelineCmd) measureLatency(ctx context.Context, b *bed, m mode, perSecond float64) (*hdrhistogram.Histogram, error) {
 	url, err := b.database(ctx, c.SKUs)
 	if err != nil {
 		return nil, err
 	}
-	p, err := millraceMode().start(ctx, url)
+	p, err := m.start(ctx, url)
 	if err != nil {
 		return nil, err
 	}

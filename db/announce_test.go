@@ -1,0 +1,42 @@
+package db_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"millrace"
+)
+
+// A job that was not announced would wait for a poll: each step announces its next one, however short ago it announced another.
+func TestEachStepAnnouncesItsNextJob(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	conn, err := pgx.Connect(t.Context(), b.url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, conn.Close(context.Background())) })
+	_, err = conn.Exec(t.Context(), `LISTEN "river.river_insert"`)
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	until := func(payload string) {
+		for {
+			n, err := conn.WaitForNotification(ctx)
+			require.NoError(t, err)
+			if n.Payload == payload {
+				return
+			}
+		}
+	}
+	for range 3 {
+		id := b.placeMany(1, "TEA-001")[0]
+		require.NoError(t, b.store.ReserveStock(t.Context(), id))
+		until(`{"queue" : "payment"}`)
+		_, err = b.store.SettlePayment(t.Context(), id, 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
+		require.NoError(t, err)
+		until(`{"queue" : "shipping"}`)
+	}
+	require.EqualValues(t, 0, b.count("SELECT count(*) FROM river.river_job WHERE state <> 'available' OR scheduled_at > clock_timestamp() OR max_attempts <> 20"))
+}
