@@ -56,7 +56,14 @@ func forgedHeaders(t *testing.T, s *site) {
 				}
 			}
 		}
-		id := s.id()
+		// The same once more with values that could be true.
+		id, from := s.id(), s.address()
+		s.ask(t, p, from, request("GET", "/open/"+id, "X-Forwarded-For: 203.0.113.9, 198.51.100.7", "X-Forwarded-Proto: "+map[bool]string{true: "http", false: "https"}[p.tls != nil], "X-Forwarded-Host: evil.example")).want(t, 200, "")
+		if seen := s.upstream.once(t, id); strings.Contains(seen.head, "203.0.113.9") || strings.Contains(seen.head, "198.51.100.7") || strings.Contains(seen.head, "evil.example") ||
+			!slices.Equal(seen.header("x-forwarded-for"), []string{from}) || slices.Equal(seen.header("x-forwarded-proto"), []string{"https"}) != (p.tls != nil) {
+			t.Errorf("the upstream is told\n%s", seen.head)
+		}
+		id = s.id()
 		s.ask(t, p, s.address(), request("GET", "/open/"+id, "Gate-Identity: spoofed", "gate_identity: spoofed")).want(t, 200, "")
 		if got := s.upstream.once(t, id).header("gate-identity"); got != nil {
 			t.Errorf("a nobody has the identity %q", got)

@@ -190,3 +190,35 @@ func unheardRevocation(t *testing.T, s *site) {
 	}
 	s.ask(t, s.plain, s.address(), request("GET", "/stream/events/"+s.id(), bearer(key))).want(t, http.StatusUnauthorized, "bad_credential")
 }
+
+// newsOfRevocations ends sessions by turns as a gate does and behind the gates' back. The news must end a stream of the other gate
+// sooner than it would find out by itself, whatever either takes on this machine.
+func newsOfRevocations(t *testing.T, s *site) {
+	conn, err := pgx.Connect(t.Context(), s.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	var heard, found []float64
+	for range 3 {
+		session := s.login(t, s.plain, s.user(t, "customer"))
+		w := s.stream(t, s.secure, s.secure.cookie(session))
+		started := time.Now()
+		s.ask(t, s.plain, s.address(), post("/auth/logout", nil, s.plain.cookie(session))).want(t, 303, "")
+		w.ends("a stream of a session that was logged out")
+		heard = append(heard, time.Since(started).Seconds())
+
+		email := s.user(t, "customer")
+		session = s.login(t, s.plain, email)
+		w = s.stream(t, s.secure, s.secure.cookie(session))
+		started = time.Now()
+		if _, err := conn.Exec(t.Context(), `UPDATE gate.sessions SET revoked_at = now() FROM gate.users u WHERE u.id = user_id AND u.email = $1`, email); err != nil {
+			t.Fatal(err)
+		}
+		w.ends("a stream of a session that ended unheard of")
+		found = append(found, time.Since(started).Seconds())
+	}
+	if chance := chanceOfMore(found, heard); chance < 0.85 {
+		t.Errorf("told of it, streams end after %.2f s, else after %.2f s: nobody is told", heard, found)
+	}
+}
