@@ -83,7 +83,7 @@ func drain(t *testing.T, s *site) {
 	id := s.id()
 	flying := s.dial(t, p, s.address())
 	flying.send(request("GET", "/guarded/held/"+id, bearer(key)))
-	stream, open, socket := s.stream(t, p, bearer(key)), s.opened(t, p, "data: first", request("GET", "/open/stream/events/"+s.id())), s.socket(t, p, bearer(key))
+	stream, open, socket := s.stream(t, p, bearer(key)), s.opened(t, p, "data: first", request("GET", "/open/stream/events/"+s.id(), "Connection: close")), s.socket(t, p, bearer(key))
 	for s.upstream.seen(id) == nil {
 		pause(t)
 	}

@@ -13,10 +13,10 @@ import (
 // machine may be busy.
 const promised = 5 * time.Second
 
-// stream opens an event stream and returns its connection once the first event has come.
+// stream opens an event stream, the last request of its connection, and returns that once the first event has come.
 func (s *site) stream(t testing.TB, p *process, credential string) *wire {
 	t.Helper()
-	return s.opened(t, p, "data: first", request("GET", "/stream/events/"+s.id(), credential))
+	return s.opened(t, p, "data: first", request("GET", "/stream/events/"+s.id(), credential, "Connection: close"))
 }
 
 // socket opens a WebSocket and returns its connection once the first frame has come.
