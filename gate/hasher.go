@@ -15,16 +15,16 @@ import (
 
 // hashWork is one password to hash, as a helper is told it: a line of JSON for each, answered by a line with the sum.
 type hashWork struct {
-	Password []byte `json:"password"`
-	Salt     []byte `json:"salt"`
-	Time     uint32 `json:"time"`
-	Memory   uint32 `json:"memory"` // KiB
-	Threads  uint8  `json:"threads"`
-	Length   uint32 `json:"length"` // of the sum
+	Input   []byte `json:"input"` // the password
+	Salt    []byte `json:"salt"`
+	Time    uint32 `json:"time"`
+	Memory  uint32 `json:"memory"` // KiB
+	Threads uint8  `json:"threads"`
+	Length  uint32 `json:"length"` // of the sum
 }
 
 func (w hashWork) sum() []byte {
-	return argon2.IDKey(w.Password, w.Salt, w.Time, w.Memory, w.Threads, w.Length)
+	return argon2.IDKey(w.Input, w.Salt, w.Time, w.Memory, w.Threads, w.Length)
 }
 
 // HashPasswords does the work of a helper process, see Config.HashHelper: it hashes what in asks for, one after the other, and writes
@@ -136,7 +136,7 @@ func (p *helpers) close() {
 }
 
 func startHelper(command []string) (*helper, error) {
-	h := &helper{cmd: exec.Command(command[0], command[1:]...)} //nolint:gosec,noctx // the configuration names it, and it ends with its input
+	h := &helper{cmd: exec.Command(command[0], command[1:]...)} //nolint:noctx // the configuration names it, and it ends with its input
 	h.cmd.Env = []string{"GOMAXPROCS=1"}                        // nothing of the gate's, where secrets are
 	var err error
 	if h.in, err = h.cmd.StdinPipe(); err != nil {

@@ -32,7 +32,7 @@ func playHelper(kind string) {
 	case brokenHelper:
 	case lyingHelper:
 		if err := json.NewDecoder(os.Stdin).Decode(new(hashWork)); err == nil {
-			fmt.Println(`"AAAA"`)
+			fmt.Fprintln(os.Stdout, `"AAAA"`)
 		}
 	default:
 		return
@@ -210,7 +210,7 @@ func TestAGateWithAHelperLogsInByIt(t *testing.T) {
 
 func TestHashPasswordsRefusesWhatItCannotHash(t *testing.T) {
 	t.Parallel()
-	for name, in := range map[string]string{"no JSON": "what", "half a question": `{"password":"`, "no passes": `{"threads":1,"length":32}`, "no lanes": `{"time":1,"length":32}`} {
+	for name, in := range map[string]string{"no JSON": "what", "half a question": `{"input":"`, "no passes": `{"threads":1,"length":32}`, "no lanes": `{"time":1,"length":32}`} {
 		var out bytes.Buffer
 		if err := HashPasswords(strings.NewReader(in), &out); err == nil || out.Len() > 0 {
 			t.Errorf("%s: %v, answered %q", name, err, &out)

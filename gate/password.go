@@ -102,7 +102,7 @@ func (h *hasher) encode(password string, salt []byte) string {
 
 // sum is argon2id of a password. That a helper fails makes the work slower for others, and is no reason to shut anyone out.
 func (h *hasher) sum(password string, salt []byte, p argonParams, length uint32) []byte {
-	w := hashWork{Password: []byte(norm.NFC.String(password)), Salt: salt, Time: p.time, Memory: p.memory, Threads: p.threads, Length: length}
+	w := hashWork{Input: []byte(norm.NFC.String(password)), Salt: salt, Time: p.time, Memory: p.memory, Threads: p.threads, Length: length}
 	if h.helpers != nil {
 		sum, err := h.helpers.sum(w)
 		if err == nil {

@@ -101,9 +101,14 @@ func (g *Gate) modifyResponse(res *http.Response) error {
 
 var errDraining = errors.New("this process is stopping")
 
+const eventStream = "text/event-stream"
+
 func isEventStream(h http.Header) bool {
+	if t := h.Get("Content-Type"); len(t) < len(eventStream) || !strings.EqualFold(t[:len(eventStream)], eventStream) {
+		return false // the usual case, told without parsing
+	}
 	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	return err == nil && mediaType == "text/event-stream"
+	return err == nil && mediaType == eventStream
 }
 
 // proxyFailed answers when the upstream did not.
