@@ -33,10 +33,10 @@ func TestEachStepAnnouncesItsNextJob(t *testing.T) {
 	for range 3 {
 		id := b.placeMany(1, "TEA-001")[0]
 		require.NoError(t, b.store.ReserveStock(t.Context(), id))
-		until(`{"queue" : "payment"}`)
+		until(`{"queue": "payment"}`)
 		_, err = b.store.SettlePayment(t.Context(), id, 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
 		require.NoError(t, err)
-		until(`{"queue" : "shipping"}`)
+		until(`{"queue": "shipping"}`)
 	}
 	require.EqualValues(t, 0, b.count("SELECT count(*) FROM river.river_job WHERE state <> 'available' OR scheduled_at > clock_timestamp() OR max_attempts <> 20"))
 }

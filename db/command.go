@@ -42,7 +42,7 @@ func (s *Store) flushCommands(ctx context.Context, commands []*command) ([]group
 	outcomes := make([]group.Outcome[*millrace.Order], len(commands))
 	var w changeSet
 	var orders map[uuid.UUID]*millrace.Order
-	err := s.inTrips(ctx, []question{lockAndLoad(ctx, ids, needed, &orders)}, func(sender) (*changeSet, error) {
+	err := s.inTrips(ctx, []question{load(ctx, ids, needed, forUpdate, &orders)}, func(sender) (*changeSet, error) {
 		for i, c := range commands {
 			o := orders[c.orderID]
 			if o == nil {

@@ -174,7 +174,7 @@ func (s *Store) makeOrders(ctx context.Context, q *dbsqlc.Queries, requests []*i
 	if len(in.orders) == 0 {
 		return nil
 	}
-	if err := s.insertJobs(ctx, statements.jobs(s.pool), in.jobs); err != nil {
+	if err := s.insertJobs(ctx, statements, in.jobs); err != nil {
 		return err
 	}
 	return in.collect(ctx, statements.queries())

@@ -139,31 +139,6 @@ func moves(s millrace.OrderStatus) bool {
 	return s == millrace.OrderPending || s == millrace.OrderProcessing || s == millrace.OrderCompleted
 }
 
-// ListOrders has no word for a page without an order before the last one, so it goes on until it finds one.
-func TestAListIsNotEmptyBeforeItsEnd(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	l := b.storeListed(200)
-	filters := l.filters()
-	rapid.Check(t, func(rt *rapid.T) {
-		f := filters.Draw(rt, "filter")
-		want := b.plainly(rt, f)
-		var got []uuid.UUID
-		for more := true; more; {
-			var page []*millrace.Order
-			var err error
-			page, more, err = b.store.ListOrders(t.Context(), f)
-			require.NoError(rt, err)
-			require.True(rt, !more || len(page) > 0)
-			for _, o := range page {
-				got = append(got, o.ID)
-				f.Before = o.ID
-			}
-		}
-		require.Equal(rt, want, got)
-	})
-}
-
 // An order of a rare status is found at once, whatever lies before it, and no order that has left the status is. Of the statuses that
 // every order passes a page looks at the newest, and says that there may be more.
 func TestOrdersOfARareStatusAreFoundAtOnce(t *testing.T) {

@@ -32,7 +32,8 @@ func (s *Store) WorkOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, e
 }
 
 func (s *Store) flushReads(ctx context.Context, ids []uuid.UUID) ([]group.Outcome[*millrace.Order], error) {
-	orders, err := loadOrders(ctx, s.pool, ids, withAddress|withTransactions|withReservations|withShipment, forReading)
+	var orders map[uuid.UUID]*millrace.Order
+	err := ask(ctx, s.pool, nil, load(ctx, ids, withAddress|withTransactions|withReservations|withShipment, forReading, &orders))
 	if err != nil {
 		return nil, err
 	}
@@ -147,18 +148,6 @@ func (s *Store) candidates(ctx context.Context, f OrderFilter) ([]dbsqlc.ListOrd
 // rare reports whether orders of a status are indexed by it, as the column rare_status has it.
 func rare(s millrace.OrderStatus) bool {
 	return s != "" && s != millrace.OrderPending && s != millrace.OrderProcessing && s != millrace.OrderCompleted
-}
-
-// ListOrders is PageOrders until it finds an order: more reports whether there may be older ones than those it returns, and if so it
-// returns one at least. Where orders that fit are few and far between, that may take seconds.
-func (s *Store) ListOrders(ctx context.Context, f OrderFilter) (orders []*millrace.Order, more bool, err error) {
-	for {
-		page, err := s.PageOrders(ctx, f)
-		if err != nil || len(page.Orders) > 0 || page.Next == uuid.Nil {
-			return page.Orders, page.Next != uuid.Nil, err
-		}
-		f.Before = page.Next
-	}
 }
 
 // firstID is the smallest UUIDv7 of a millisecond: ids of orders placed before it are smaller.

@@ -49,19 +49,18 @@ func TestPagesShowEachOrderOnceWhileOthersComeIn(t *testing.T) {
 		want := b.matching(f)
 		var got []uuid.UUID
 		for more := true; more; {
-			var page []*millrace.Order
-			var err error
-			page, more, err = b.store.ListOrders(t.Context(), f)
+			page, err := b.store.PageOrders(t.Context(), f)
 			require.NoError(rt, err)
-			require.LessOrEqual(rt, len(page), f.Limit)
-			require.True(rt, !more || len(page) == f.Limit, "a page before the last is full")
-			for _, o := range page {
+			more = page.Next != uuid.Nil
+			require.LessOrEqual(rt, len(page.Orders), f.Limit)
+			require.True(rt, !more || len(page.Orders) == f.Limit, "a page before the last is full where so few are looked at")
+			for _, o := range page.Orders {
 				require.Len(rt, o.Lines, 1, "with their lines")
 				got = append(got, o.ID)
 			}
 			require.LessOrEqual(rt, len(got), len(want), "pages come to an end")
 			if more {
-				f.Before = page[len(page)-1].ID
+				f.Before = page.Next
 				if rapid.Bool().Draw(rt, "another comes in") {
 					place(b.ada, "TEA-001")
 				}
@@ -112,11 +111,11 @@ func TestOrdersAreFoundByTheTimeTheyWerePlaced(t *testing.T) {
 		"nothing":     {between[2], time.Time{}, nil},
 		"long ago":    {time.Unix(-1, 0), time.Unix(0, 0), nil},
 	} {
-		orders, more, err := b.store.ListOrders(t.Context(), db.OrderFilter{From: c.from, To: c.to, Limit: 10})
+		page, err := b.store.PageOrders(t.Context(), db.OrderFilter{From: c.from, To: c.to, Limit: 10})
 		require.NoError(t, err, name)
-		require.False(t, more, name)
+		require.Equal(t, uuid.Nil, page.Next, name)
 		var got []uuid.UUID
-		for _, o := range orders {
+		for _, o := range page.Orders {
 			got = append(got, o.ID)
 		}
 		require.Equal(t, c.want, got, name)

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river/rivertype"
 
 	"millrace/db/dbsqlc"
 	"millrace/db/migrations"
@@ -88,52 +88,46 @@ func (j jobWrites) CopyFrom(ctx context.Context, table pgx.Identifier, columns [
 // addJob adds a row of River's job table. What our jobs do not use must be as the table has it by default.
 func addJob(p *dbsqlc.InsertJobsParams, columns []string, values []any) error {
 	for i, column := range columns {
-		ok := false
-		switch v := values[i].(type) {
-		case []byte:
-			switch column {
-			case "args":
-				p.Args, ok = append(p.Args, v), true
-			case "metadata":
-				ok = string(v) == "{}"
-			case "unique_key":
-				ok = v == nil
-			}
-		case time.Time:
-			switch column {
-			case "created_at":
-				p.CreatedAts, ok = append(p.CreatedAts, v), true
-			case "scheduled_at":
-				p.ScheduledAts, ok = append(p.ScheduledAts, v), true
-			}
-		case int16:
-			switch column {
-			case "max_attempts":
-				p.MaxAttempts, ok = append(p.MaxAttempts, v), true
-			case "priority":
-				p.Priorities, ok = append(p.Priorities, v), true
-			}
-		case string:
-			switch column {
-			case "kind":
-				p.Kinds, ok = append(p.Kinds, v), true
-			case "queue":
-				p.Queues, ok = append(p.Queues, v), true
-			}
-		case []string:
-			ok = column == "tags" && len(v) == 0
-		case pgtype.Bits:
-			ok = column == "unique_states" && !v.Valid
-		default: // the state's type is River's own
-			if column == "state" {
-				p.States, ok = append(p.States, fmt.Sprint(v)), true
-			}
+		v, usual := values[i], true
+		switch column {
+		case "args":
+			p.Args, usual = appendAs(p.Args, v)
+		case "kind":
+			p.Kinds, usual = appendAs(p.Kinds, v)
+		case "max_attempts":
+			p.MaxAttempts, usual = appendAs(p.MaxAttempts, v)
+		case "priority":
+			p.Priorities, usual = appendAs(p.Priorities, v)
+		case "queue":
+			p.Queues, usual = appendAs(p.Queues, v)
+		case "created_at", "scheduled_at": // of an available job: now
+		case "state":
+			usual = fmt.Sprint(v) == string(rivertype.JobStateAvailable)
+		case "metadata":
+			b, ok := v.([]byte)
+			usual = ok && string(b) == "{}"
+		case "tags":
+			tags, ok := v.([]string)
+			usual = ok && len(tags) == 0
+		case "unique_key":
+			b, ok := v.([]byte)
+			usual = ok && b == nil
+		case "unique_states":
+			bits, ok := v.(pgtype.Bits)
+			usual = ok && !bits.Valid
+		default:
+			usual = false
 		}
-		if !ok {
-			return fmt.Errorf("a job's %s is %T %v, which is not collected", column, values[i], values[i])
+		if !usual {
+			return fmt.Errorf("a job's %s is %T %v, which is not collected", column, v, v)
 		}
 	}
 	return nil
+}
+
+func appendAs[T any](to []T, value any) ([]T, bool) {
+	v, ok := value.(T)
+	return append(to, v), ok
 }
 
 // send runs what was collected, in its order.

@@ -11,7 +11,6 @@ CREATE TABLE river.river_job (
     args         jsonb NOT NULL,
     priority     smallint NOT NULL DEFAULT 1,
     max_attempts smallint NOT NULL,
-    created_at   timestamptz NOT NULL DEFAULT now(),
-    scheduled_at timestamptz NOT NULL,
+    scheduled_at timestamptz NOT NULL DEFAULT now(),
     finalized_at timestamptz
 );

@@ -28,7 +28,8 @@ type Config struct {
 	Ring func(orderID, customerID uuid.UUID)
 	// MaxGroup bounds how many callers share a transaction (default 256); 1 gives each its own.
 	MaxGroup int
-	// MaxQueue bounds how many callers wait for each kind of command (default 4096); past it they get CodeBusy.
+	// MaxQueue bounds how many callers wait for each kind of command (default 4096); past it they get CodeBusy. Of those who place
+	// orders a quarter as many wait: they can come back, and what they hold meanwhile is memory.
 	MaxQueue int
 	// Flushes is how many groups of each kind are written at a time (default 2; allocation, which holds the lock of one row from
 	// beginning to end, has 1). With MaxGroup 1 it makes the store write as one without groups does, to compare.
@@ -50,8 +51,9 @@ type Config struct {
 // defaultGroup is Config.MaxGroup where it is not set.
 const defaultGroup = 256
 
-// announceCooldown is the least time between two announcements of a queue's new jobs by one process. A busy queue is polled anyway.
-const announceCooldown = 5 * time.Millisecond
+// announceCooldown is the least time between two announcements of a queue's new jobs by one process, as short as River has it: a job
+// that is not announced waits for a poll, and groups are further apart anyway.
+const announceCooldown = time.Millisecond
 
 // Store is the orders in Postgres. Make one with NewStore; Close it to wait for what is under way. It is safe for concurrent use.
 type Store struct {
@@ -88,8 +90,7 @@ func NewStore(c Config) (*Store, error) {
 	c.MaxQueue = cmp.Or(c.MaxQueue, 4096)
 	c.MaxAttempts = cmp.Or(c.MaxAttempts, 20)
 	c.Policy.ActionTimeout = cmp.Or(c.Policy.ActionTimeout, 30*time.Minute)
-	// An insert announces its queue at most once in a cooldown, whose default of 100 ms would leave every other order of a quiet shop
-	// to be found by a poll.
+	// The cooldown of a client that only inserts is that of its announcements.
 	client, err := river.NewClient(riverpgxv5.New(c.Pool), &river.Config{Schema: migrations.RiverSchema, Logger: c.Logger,
 		FetchCooldown: announceCooldown})
 	if err != nil {
@@ -105,6 +106,7 @@ func NewStore(c Config) (*Store, error) {
 	}
 	// An intake takes the lock of one row with its last statement, so that a second flush prepares and writes while the first commits.
 	intake := limits("intake", cmp.Or(c.Flushes, 2))
+	intake.MaxQueue = max(c.MaxQueue/4, 1)
 	if c.OutOfTurn {
 		intake.MaxGroup, intake.Flushes = defaultGroup, 2
 	}
@@ -131,6 +133,9 @@ func (s *Store) Close() {
 func (s *Store) Waiting() map[string]int {
 	return map[string]int{"intake": s.intake.Waiting(), "step": s.steps.Waiting(), "allocation": s.allocation.Waiting(), "read": s.reads.Waiting()}
 }
+
+// IntakeIsFull reports whether PlaceOrder would be refused with CodeBusy now.
+func (s *Store) IntakeIsFull() bool { return s.intake.Full() }
 
 // now is the time to stamp, to the microsecond that Postgres keeps.
 func (s *Store) now() time.Time { return s.config.Now().UTC().Truncate(time.Microsecond) }
@@ -181,8 +186,8 @@ func (s *Store) ring(orders ...*millrace.Order) {
 	}
 }
 
-// insertJobs inserts jobs in the transaction of the change that asks for them, or collects them to be sent with it.
-func (s *Store) insertJobs(ctx context.Context, tx pgx.Tx, jobs []millrace.Job) error {
+// insertJobs collects the jobs that a change asks for, and what announces them, among the statements of its transaction.
+func (s *Store) insertJobs(ctx context.Context, statements *writes, jobs []millrace.Job) error {
 	if len(jobs) == 0 {
 		return nil
 	}
@@ -190,7 +195,7 @@ func (s *Store) insertJobs(ctx context.Context, tx pgx.Tx, jobs []millrace.Job) 
 	for i, j := range jobs {
 		params[i] = river.InsertManyParams{Args: j, InsertOpts: &river.InsertOpts{Queue: j.Queue(), MaxAttempts: s.config.MaxAttempts}}
 	}
-	if _, err := s.river.InsertManyFastTx(ctx, tx, params); err != nil {
+	if _, err := s.river.InsertManyFastTx(ctx, statements.jobs(s.pool), params); err != nil {
 		return fmt.Errorf("insert jobs: %w", err)
 	}
 	return nil

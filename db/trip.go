@@ -3,10 +3,8 @@ package db
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -14,7 +12,6 @@ import (
 
 	"millrace"
 	"millrace/db/dbsqlc"
-	"millrace/db/migrations"
 )
 
 // A flush of a quiet shop spends its time on the way to Postgres and back rather than in it, so what can be known beforehand is sent
@@ -128,15 +125,20 @@ func (a *answering) Exec(context.Context, string, ...any) (pgconn.CommandTag, er
 	return pgconn.CommandTag{}, errNotAsked
 }
 
-// lockAndLoad asks for orders as loadOrders does, and keeps them in orders. It must be the last of the questions sent together, since
-// without an order its parts stay unread.
-func lockAndLoad(ctx context.Context, ids []uuid.UUID, p parts, orders *map[uuid.UUID]*millrace.Order) question {
+// load asks for orders as loadOrders does, and keeps them in orders. It must be the last of the questions sent together, since without
+// an order its parts stay unread.
+func load(ctx context.Context, ids []uuid.UUID, p parts, lock lockMode, orders *map[uuid.UUID]*millrace.Order) question {
 	return func(c dbsqlc.DBTX) (err error) {
 		if _, collecting := c.(*asking); collecting {
-			_, err = dbsqlc.New(c).LockOrders(ctx, ids)
+			q := dbsqlc.New(c)
+			read := q.Orders
+			if lock == forUpdate {
+				read = q.LockOrders
+			}
+			_, err = read(ctx, ids)
 			return errors.Join(err, collectParts(ctx, c, ids, p))
 		}
-		*orders, err = loadOrders(ctx, c, ids, p, forUpdate)
+		*orders, err = loadOrders(ctx, c, ids, p, lock)
 		return err
 	}
 }
@@ -211,7 +213,7 @@ func begin(ctx context.Context, c sender, begin []string, first []question, deci
 // write writes a change set in one round trip, its jobs and what announces them included.
 func (s *Store) write(ctx context.Context, c sender, w *changeSet) error {
 	var statements writes
-	if err := collectJobs(w.jobs, s.config.MaxAttempts, &statements.batch); err != nil {
+	if err := s.insertJobs(ctx, &statements, w.jobs); err != nil {
 		return err
 	}
 	if err := w.collect(ctx, statements.queries()); err != nil {
@@ -221,31 +223,4 @@ func (s *Store) write(ctx context.Context, c sender, w *changeSet) error {
 		return nil
 	}
 	return c.SendBatch(ctx, &statements.batch).Close()
-}
-
-// River's own insert takes three round trips, for it copies, and a fourth to announce the queue, which it leaves out where it has
-// done so lately. These two statements go along with all else that a step writes, and announce every time, since a job that was not
-// announced waits for a poll. What they leave out has a default: jobs are due at once, by the clock that the fetch goes by.
-const (
-	insertJobsSQL = `INSERT INTO ` + migrations.RiverSchema + `.river_job (args, kind, queue, max_attempts)
-SELECT unnest($1::jsonb[]), unnest($2::text[]), unnest($3::text[]), $4::smallint`
-	announceJobsSQL = `SELECT pg_notify('` + migrations.RiverSchema + `.river_insert', json_build_object('queue', queue)::text) FROM unnest($1::text[]) AS queue`
-)
-
-// collectJobs collects the statements that insert and announce jobs.
-func collectJobs(jobs []millrace.Job, maxAttempts int, batch *pgx.Batch) error {
-	if len(jobs) == 0 {
-		return nil
-	}
-	args, kinds, queues := make([]json.RawMessage, len(jobs)), make([]string, len(jobs)), make([]string, len(jobs))
-	for i, j := range jobs {
-		var err error
-		if args[i], err = json.Marshal(j); err != nil {
-			return fmt.Errorf("encode the arguments of a job: %w", err)
-		}
-		kinds[i], queues[i] = j.Kind(), j.Queue()
-	}
-	batch.Queue(insertJobsSQL, args, kinds, queues, maxAttempts)
-	batch.Queue(announceJobsSQL, slices.Compact(slices.Sorted(slices.Values(queues))))
-	return nil
 }

@@ -12,8 +12,11 @@ var (
 		"authorization": true, "proxy-authorization": true, "forwarded": true, "x-real-ip": true, "x-request-id": true,
 		"x-client-ip": true, "x-cluster-client-ip": true, "true-client-ip": true, "cf-connecting-ip": true, "remote-user": true,
 		"remote-addr": true, "x-user": true, "x-email": true, "x-roles": true, "x-rewrite-url": true, "x-http-method": true,
-		"x-http-method-override": true, "x-method-override": true, "x-host": true,
+		"x-http-method-override": true, "x-method-override": true, "x-host": true, "client-ip": true, "x-forwarded": true, "forwarded-for": true,
 	}
+	// framing says where a request ends. Under its proper name the server has judged it; under another, as Transfer_Encoding, it would
+	// reach an upstream that takes it for the proper one.
+	framing = map[string]bool{"content-length": true, "transfer-encoding": true}
 )
 
 // stripOwned removes from h every header that is the gate's to set, in whatever spelling: upstreams that hand headers on as
@@ -39,7 +42,7 @@ func isOwned(name string) bool {
 		}
 		return '-'
 	}, name)
-	if ownedHeaders[folded] {
+	if ownedHeaders[folded] || framing[folded] && folded != strings.ToLower(name) {
 		return true
 	}
 	for _, prefix := range ownedPrefixes {
@@ -90,7 +93,8 @@ func (c cookieJar) cleanResponse(h http.Header) {
 	lines := h["Set-Cookie"]
 	kept := lines[:0:0]
 	for _, line := range lines {
-		name, _, _ := strings.Cut(line, "=")
+		// A browser sends a cookie without a name as its value alone: "=a=b" comes back as "a=b".
+		name, _, _ := strings.Cut(strings.TrimLeft(line, "= \t"), "=")
 		if !c.isOurs(strings.TrimSpace(name)) {
 			kept = append(kept, line)
 		}

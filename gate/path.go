@@ -63,7 +63,8 @@ func checkLayer(path string) error {
 	segments := strings.Split(path[1:], "/")
 	for i, s := range segments {
 		// Some servers drop trailing dots and spaces of a name, so "..." and ".. " count as dot segments too.
-		if s != "" && strings.Trim(s, ". ") == "" {
+		// What decodes once more to '?' or '#' may end a path there.
+		if name := s[:strings.IndexAny(s+"?", "?#")]; name != "" && strings.Trim(name, ". ") == "" {
 			return invalid("the path must not contain dot segments")
 		}
 		if s == "" && i < len(segments)-1 {

@@ -244,7 +244,7 @@ func (s *Store) SetPassword(ctx context.Context, email, password string) error {
 // canonicalEmail trims, lower-cases and checks an address.
 func canonicalEmail(s string) (string, error) {
 	s = strings.ToLower(norm.NFC.String(strings.TrimSpace(s)))
-	if a, err := mail.ParseAddress(s); err != nil || a.Address != s || len(s) > 254 || strings.ContainsFunc(s, unicode.IsSpace) {
+	if a, err := mail.ParseAddress(s); err != nil || a.Address != s || len(s) > 254 || strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unprintable(r) }) {
 		return "", invalid("the e-mail address is not valid: it must look like name@example.com")
 	}
 	return s, nil
@@ -252,10 +252,15 @@ func canonicalEmail(s string) (string, error) {
 
 func canonicalName(s string) (string, error) {
 	s = norm.NFC.String(strings.TrimSpace(s))
-	if !utf8.ValidString(s) || utf8.RuneCountInString(s) > 200 || strings.ContainsFunc(s, unicode.IsControl) {
+	if !utf8.ValidString(s) || utf8.RuneCountInString(s) > 200 || strings.ContainsFunc(s, unprintable) {
 		return "", invalid("the name must be at most 200 printable characters")
 	}
 	return s, nil
+}
+
+// unprintable reports what ends a line, or turns the reading direction of what follows in a list of names.
+func unprintable(r rune) bool {
+	return unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control)
 }
 
 // checkRoles keeps role and scope names to a form that fits a token's space-separated list and a log line.

@@ -40,7 +40,7 @@ var configureHuma = sync.OnceFunc(func() {
 
 // newAPI makes the API without any of Huma's own routes: its documentation loads from other hosts, and its links to schemas repeat
 // whatever Host a client sent.
-func newAPI(mux *http.ServeMux, version string) huma.API {
+func newAPI(mux humago.Mux, version string) huma.API {
 	configureHuma()
 	if version == "" {
 		version = "0.0.0"

@@ -93,9 +93,12 @@ func (s *Server) readBody(ctx huma.Context, next func(huma.Context)) {
 		WriteError(w, r, err)
 		return
 	}
-	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.Body = unread(body)
 	next(ctx)
 }
+
+// unread is a body as it came, for whoever reads it next.
+func unread(body []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(body)) }
 
 func (s *Server) bodyOf(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
@@ -134,6 +137,9 @@ func (s *Server) errTooLarge() error {
 }
 
 func checkMediaType(values []string) error {
+	if len(values) == 1 && values[0] == "application/json" {
+		return nil
+	}
 	if len(values) == 1 {
 		mediaType, params, err := mime.ParseMediaType(values[0])
 		charset := strings.ToLower(params["charset"])

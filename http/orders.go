@@ -233,7 +233,7 @@ type listOrdersInput struct {
 // OrderPage is one page of orders.
 type OrderPage struct {
 	Orders     []OrderSummary `json:"orders"`
-	NextCursor string         `json:"next_cursor,omitempty" doc:"left out on the last page"`
+	NextCursor string         `json:"next_cursor,omitempty" doc:"left out on the last page; a page before it may be short or empty where few orders fit"`
 }
 
 type orderPageOutput struct{ Body OrderPage }
@@ -259,16 +259,15 @@ func (s *Server) listOrders(ctx context.Context, in *listOrdersInput) (*orderPag
 			return &orderPageOutput{page}, nil
 		}
 	}
-	orders, more, err := s.config.Store.ListOrders(ctx, filter)
+	found, err := s.config.Store.PageOrders(ctx, filter)
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range orders {
+	for _, o := range found.Orders {
 		page.Orders = append(page.Orders, summaryFor(p, o))
 	}
-	if more {
-		last := orders[len(orders)-1].ID
-		page.NextCursor = encodeCursor(orderCursor, last[:])
+	if found.Next != uuid.Nil {
+		page.NextCursor = encodeCursor(orderCursor, found.Next[:])
 	}
 	return &orderPageOutput{page}, nil
 }

@@ -73,7 +73,7 @@ func NewServer(c Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{config: c, mux: http.NewServeMux(), metrics: m, extra: http.NewServeMux()}
-	s.api = newAPI(s.mux, c.Version)
+	s.api = newAPI(routes{s}, c.Version)
 	s.registerOrders()
 	s.registerCommands()
 	s.registerEvents()
@@ -99,6 +99,20 @@ func (s *Server) Handler() http.Handler { return s.handler }
 
 // OpenAPI is the document that describes the API, as JSON.
 func (s *Server) OpenAPI() []byte { return slices.Clone(s.spec.json) }
+
+// routes is the mux as Huma sees it.
+type routes struct{ *Server }
+
+// HandleFunc registers a handler of Huma's.
+func (r routes) HandleFunc(pattern string, handler func(http.ResponseWriter, *http.Request)) {
+	if pattern == "POST /v1/orders" {
+		handler = r.express(handler)
+	}
+	r.mux.HandleFunc(pattern, handler)
+}
+
+// ServeHTTP is for the interface: requests come by Server.route.
+func (r routes) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.mux.ServeHTTP(w, req) }
 
 // route hands a request to what its path names.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) {

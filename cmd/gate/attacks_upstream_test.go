@@ -121,9 +121,11 @@ func (u *tape) answer(conn net.Conn, r io.Reader, req taped) bool {
 		case <-u.hold(path.Base(target)):
 		case <-u.closing:
 		}
+	case strings.Contains(target, "/unasked/"): // the client of an upstream logs such things by itself
+		return say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n{\"level\":\"ERROR\",\"msg\":\"out of turn\"}\r\n")
 	case strings.Contains(target, "/speaks/"):
 		return say("HTTP/1.1 200 OK\r\nSet-Cookie: gate_session=planted\r\nset-cookie: GATE_SESSION=planted; Path=/\r\nSet-Cookie:\t__Host-gate_session =planted\r\n" +
-			"SET-COOKIE: __Secure-gate_session=planted\r\nSet-Cookie: theme=dark\r\nGate-Identity: planted\r\nX-Request-Id: planted\r\nContent-Length: 2\r\n\r\nok")
+			"SET-COOKIE: __Secure-gate_session=planted\r\nSet-Cookie: =gate_session=planted\r\nSet-Cookie: = = __Host-gate_session=planted\r\nSet-Cookie: theme=dark\r\nGate-Identity: planted\r\nX-Request-Id: planted\r\nContent-Length: 2\r\n\r\nok")
 	}
 	body := "upstream saw " + req.line
 	if strings.HasPrefix(req.line, "HEAD ") {
@@ -196,7 +198,7 @@ func readTaped(r *bufio.Reader) (req taped, err error) {
 		if parts == nil {
 			return req, fmt.Errorf("header line %q", line)
 		}
-		switch strings.ToLower(parts[1]) {
+		switch strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(parts[1])) {
 		case "content-length":
 			framings++
 			if length, err = strconv.Atoi(parts[2]); err != nil || parts[2] != strconv.Itoa(length) || length < 0 {

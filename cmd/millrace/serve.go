@@ -45,6 +45,7 @@ type serveCmd struct {
 
 // Run serves until ctx ends, then drains.
 func (c *serveCmd) Run(ctx context.Context, io stdio) (err error) {
+	makeHeapRoom()
 	log := c.logger(io.err)
 	m := newMetrics()
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Addr)

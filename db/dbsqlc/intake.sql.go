@@ -103,34 +103,27 @@ func (q *Queries) InsertIdempotencyKeys(ctx context.Context, arg InsertIdempoten
 }
 
 const insertJobs = `-- name: InsertJobs :exec
-INSERT INTO river.river_job (args, created_at, kind, max_attempts, priority, queue, scheduled_at, state)
-SELECT unnest($1::jsonb[]), unnest($2::timestamptz[]), unnest($3::text[]), unnest($4::smallint[]),
-       unnest($5::smallint[]), unnest($6::text[]), unnest($7::timestamptz[]),
-       unnest($8::text[])::river.river_job_state
+INSERT INTO river.river_job (args, kind, max_attempts, priority, queue)
+SELECT unnest($1::jsonb[]), unnest($2::text[]), unnest($3::smallint[]), unnest($4::smallint[]), unnest($5::text[])
 `
 
 type InsertJobsParams struct {
-	Args         [][]byte
-	CreatedAts   []time.Time
-	Kinds        []string
-	MaxAttempts  []int16
-	Priorities   []int16
-	Queues       []string
-	ScheduledAts []time.Time
-	States       []string
+	Args        [][]byte
+	Kinds       []string
+	MaxAttempts []int16
+	Priorities  []int16
+	Queues      []string
 }
 
-// River's jobs, as its InsertManyFastTx would copy them in.
+// River's jobs, as its InsertManyFastTx would copy them in. What is left out has a default: they are available, and due at once by the
+// clock that the fetch goes by.
 func (q *Queries) InsertJobs(ctx context.Context, arg InsertJobsParams) error {
 	_, err := q.db.Exec(ctx, insertJobs,
 		arg.Args,
-		arg.CreatedAts,
 		arg.Kinds,
 		arg.MaxAttempts,
 		arg.Priorities,
 		arg.Queues,
-		arg.ScheduledAts,
-		arg.States,
 	)
 	return err
 }

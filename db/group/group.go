@@ -193,6 +193,13 @@ func (c *Committer[Q, A]) try(batch []*request[Q, A]) (outcomes []Outcome[A], er
 	return outcomes, err
 }
 
+// Full reports whether a request would be refused now.
+func (c *Committer[Q, A]) Full() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue) >= c.config.MaxQueue
+}
+
 // Waiting is the number of requests not yet taken up.
 func (c *Committer[Q, A]) Waiting() int {
 	c.mu.Lock()

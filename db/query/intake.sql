@@ -15,11 +15,10 @@ WHERE p.sku = ANY (@skus::text[]) AND c.name = 'catalogue';
 SELECT value FROM counters WHERE name = 'catalogue' FOR SHARE;
 
 -- name: InsertJobs :exec
--- River's jobs, as its InsertManyFastTx would copy them in.
-INSERT INTO river.river_job (args, created_at, kind, max_attempts, priority, queue, scheduled_at, state)
-SELECT unnest(@args::jsonb[]), unnest(@created_ats::timestamptz[]), unnest(@kinds::text[]), unnest(@max_attempts::smallint[]),
-       unnest(@priorities::smallint[]), unnest(@queues::text[]), unnest(@scheduled_ats::timestamptz[]),
-       unnest(@states::text[])::river.river_job_state;
+-- River's jobs, as its InsertManyFastTx would copy them in. What is left out has a default: they are available, and due at once by the
+-- clock that the fetch goes by.
+INSERT INTO river.river_job (args, kind, max_attempts, priority, queue)
+SELECT unnest(@args::jsonb[]), unnest(@kinds::text[]), unnest(@max_attempts::smallint[]), unnest(@priorities::smallint[]), unnest(@queues::text[]);
 
 -- name: InsertIdempotencyKeys :exec
 -- In the order of the key, so that two processes with the same keys wait for each other instead of deadlocking. A key that another

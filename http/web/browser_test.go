@@ -123,9 +123,9 @@ func TestALostAnswerIsAskedForAgainUnderTheSameKey(t *testing.T) {
 	require.Len(t, b.keys.seen, 3)
 	require.Equal(t, b.keys.seen[0], b.keys.seen[1])
 	require.Equal(t, b.keys.seen[0], b.keys.seen[2])
-	orders, _, err := b.store.ListOrders(t.Context(), db.OrderFilter{Limit: 10})
+	page, err := b.store.PageOrders(t.Context(), db.OrderFilter{Limit: 10})
 	require.NoError(t, err)
-	require.Len(t, orders, 1, "three requests, one order")
+	require.Len(t, page.Orders, 1, "three requests, one order")
 
 	br.Open(b.url + "/")
 	br.Click(`[data-add="CUP-002"]`)
@@ -152,9 +152,9 @@ func TestAKeyOutlivesAReload(t *testing.T) {
 	br.Click("#place")
 	br.Wait(`location.pathname.startsWith("/orders/")`)
 	require.Len(t, slices.Compact(slices.Sorted(slices.Values(b.keys.seen))), 1, "one key for all tries")
-	orders, _, err := b.store.ListOrders(t.Context(), db.OrderFilter{Limit: 10})
+	page, err := b.store.PageOrders(t.Context(), db.OrderFilter{Limit: 10})
 	require.NoError(t, err)
-	require.Len(t, orders, 1)
+	require.Len(t, page.Orders, 1)
 }
 
 func TestATimelineHasNoHoleAfterItsConnectionBroke(t *testing.T) {
@@ -165,12 +165,12 @@ func TestATimelineHasNoHoleAfterItsConnectionBroke(t *testing.T) {
 	br.Wait(connected)
 	b.reserve(id)
 	entries(br, 2)
-	b.http.CloseClientConnections()
+	b.connections.cut()
 	b.pay(id, approved)
 	entries(br, 4)
 	br.Wait(connected)
 	b.ship(id)
-	b.http.CloseClientConnections()
+	b.connections.cut()
 	b.deliver(id)
 	entries(br, 8)
 	b.samePageAfterReload(br)
@@ -190,7 +190,7 @@ func TestARefusedStreamIsTriedAgainAndAnEndedSessionSaysSo(t *testing.T) {
 	entries(br, 2)
 
 	br.Cookie(b.url, "test", "nobody")
-	b.http.CloseClientConnections()
+	b.connections.cut()
 	br.Wait(`document.getElementById("connection").dataset.state === "ended"`)
 	require.Equal(t, "Log in again to go on", br.Text("#connection"))
 }
@@ -323,10 +323,10 @@ func TestAnOrderIsPlacedByKeyboardAlone(t *testing.T) {
 	until("#ship-country")
 	press("GB\r")
 	br.Wait(`location.pathname.startsWith("/orders/")`)
-	orders, _, err := b.store.ListOrders(t.Context(), db.OrderFilter{Limit: 10})
+	page, err := b.store.PageOrders(t.Context(), db.OrderFilter{Limit: 10})
 	require.NoError(t, err)
-	require.Len(t, orders, 1)
-	require.EqualValues(t, 2, orders[0].Lines[0].Quantity)
+	require.Len(t, page.Orders, 1)
+	require.EqualValues(t, 2, page.Orders[0].Lines[0].Quantity)
 }
 
 func TestEverySetbackShowsLiveAsItDoesAfterwards(t *testing.T) {

@@ -51,13 +51,13 @@ func (w *Web) listOrders(r *http.Request, customer uuid.UUID) (*orderList, error
 		f.Before, l.Later = id, true
 	}
 	l.Filtered = l.Filter != "" || l.SKU != ""
-	orders, more, err := w.config.Store.ListOrders(r.Context(), f)
+	page, err := w.config.Store.PageOrders(r.Context(), f)
 	if err != nil {
 		return nil, err
 	}
-	l.Orders = orders
-	if more {
-		next := url.Values{"before": {orders[len(orders)-1].ID.String()}}
+	l.Orders = page.Orders
+	if page.Next != uuid.Nil {
+		next := url.Values{"before": {page.Next.String()}}
 		for name, value := range map[string]string{"status": string(l.Filter), "sku": l.SKU} {
 			if value != "" {
 				next.Set(name, value)
@@ -198,7 +198,7 @@ type adminData struct {
 
 // admin shows operators the orders that wait for them, and the latest of all.
 func (w *Web) admin(r *http.Request, _ *millrace.Principal) (*view, error) {
-	held, more, err := w.config.Store.ListOrders(r.Context(), db.OrderFilter{Status: millrace.OrderOnHold, Limit: heldOrders})
+	held, err := w.config.Store.PageOrders(r.Context(), db.OrderFilter{Status: millrace.OrderOnHold, Limit: heldOrders})
 	if err != nil {
 		return nil, err
 	}
@@ -206,5 +206,5 @@ func (w *Web) admin(r *http.Request, _ *millrace.Principal) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &view{Template: "admin", Title: "Operations", Section: "admin", Script: "orders.js", Data: &adminData{list, held, more}}, nil
+	return &view{Template: "admin", Title: "Operations", Section: "admin", Script: "orders.js", Data: &adminData{list, held.Orders, held.Next != uuid.Nil}}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -44,6 +45,8 @@ type testBundle struct {
 	url   string
 	pages *web.Web
 	http  *httptest.Server
+	// connections are the browsers', also those whose streams the server no longer counts as its own.
+	connections *connections
 
 	// loseAnswers counts how many answers to orders are still to be lost on their way back.
 	loseAnswers atomic.Int32
@@ -83,7 +86,10 @@ func setup(t testing.TB) *testBundle {
 	var running sync.WaitGroup
 	running.Go(func() { _ = hub.Run(ctx) })
 	running.Go(func() { _ = b.pages.Run(ctx) })
-	b.http = httptest.NewServer(b.unreliable(api.Handler()))
+	b.http = httptest.NewUnstartedServer(b.unreliable(api.Handler()))
+	b.connections = &connections{Listener: b.http.Listener}
+	b.http.Listener = b.connections
+	b.http.Start()
 	b.url = b.http.URL
 	t.Cleanup(func() {
 		cancel()
@@ -105,6 +111,33 @@ func setup(t testing.TB) *testBundle {
 		require.NoError(t, err)
 	}
 	return b
+}
+
+// connections is a listener that remembers what it accepted.
+type connections struct {
+	net.Listener
+	mu       sync.Mutex
+	accepted []net.Conn
+}
+
+func (c *connections) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err == nil {
+		c.mu.Lock()
+		c.accepted = append(c.accepted, conn)
+		c.mu.Unlock()
+	}
+	return conn, err
+}
+
+// cut breaks all connections that are open.
+func (c *connections) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, conn := range c.accepted {
+		_ = conn.Close() // most are closed already
+	}
+	c.accepted = nil
 }
 
 // identify stands where the gate's verifier is.
