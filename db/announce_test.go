@@ -40,3 +40,17 @@ func TestEachStepAnnouncesItsNextJob(t *testing.T) {
 	}
 	require.EqualValues(t, 0, b.count("SELECT count(*) FROM river.river_job WHERE state <> 'available' OR scheduled_at > clock_timestamp() OR max_attempts <> 20"))
 }
+
+// A step that needed a second connection while it holds locks on its first would wait for one that waits for them.
+func TestAStoreWithOneConnectionDoesNotWaitForItself(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	ids := b.placeMany(5, "TEA-001")
+	s := b.newStore(b.newPool(1))
+	b.concurrently(len(ids), func(i int) error { return s.ReserveStock(t.Context(), ids[i]) })
+	b.concurrently(5, func(i int) error {
+		_, err := s.PlaceOrder(t.Context(), placement(b.ada, "one "+ids[i].String(), request("CUP-002")))
+		return err
+	})
+	b.requireSound()
+}

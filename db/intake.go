@@ -122,6 +122,9 @@ func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]g
 }
 
 func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *intakeSet, holdCatalogue bool) error {
+	if err := s.rehearse(ctx); err != nil {
+		return err
+	}
 	var statements writes
 	if !holdCatalogue && s.config.InTx == nil {
 		if err := s.makeOrders(ctx, s.queries(), requests, in, &statements); err != nil || len(in.orders) == 0 {

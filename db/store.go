@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -70,6 +71,7 @@ type Store struct {
 	customers cache[string, uuid.UUID] // by subject; which customer a subject is never changes
 	prices    priceList
 	lookups   lookups
+	rehearsed atomic.Bool
 }
 
 // flushTimeout bounds one flush; commitTimeout bounds the wait for a commit that was sent.
@@ -184,6 +186,19 @@ func (s *Store) ring(orders ...*millrace.Order) {
 	for _, o := range orders {
 		s.config.Ring(o.ID, o.CustomerID)
 	}
+}
+
+// rehearse has River ask what server this is, which it does once, at its first insert: within a transaction it would take a second
+// connection, and wait for one that waits for it.
+func (s *Store) rehearse(ctx context.Context) error {
+	if s.rehearsed.Load() {
+		return nil
+	}
+	if err := s.insertJobs(ctx, &writes{}, []millrace.Job{millrace.SweepJob{}}); err != nil {
+		return err
+	}
+	s.rehearsed.Store(true)
+	return nil
 }
 
 // insertJobs collects the jobs that a change asks for, and what announces them, among the statements of its transaction.

@@ -165,6 +165,9 @@ func collectParts(ctx context.Context, c dbsqlc.DBTX, ids []uuid.UUID, p parts) 
 // inTrips is inTx for a transaction whose first questions are known: they go along with its beginning, and what decide returns is
 // written in one more round trip before the commit. decide may ask further questions of the connection it is given.
 func (s *Store) inTrips(ctx context.Context, first []question, decide func(sender) (*changeSet, error)) error {
+	if err := s.rehearse(ctx); err != nil {
+		return err
+	}
 	if s.config.InTx != nil { // which wants a pgx.Tx
 		return s.inTx(ctx, func(tx pgx.Tx) error {
 			w, err := begin(ctx, tx, nil, first, decide)

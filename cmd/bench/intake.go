@@ -18,8 +18,8 @@ import (
 type intakeCmd struct {
 	commonFlags
 	SKUs          int      `name:"skus" default:"1000" help:"Products that orders are spread over."`
-	Connections   int      `default:"96" help:"Connections that send orders at the maximum."`
-	OverloadConns int      `default:"5000" help:"Connections that send ten times the maximum: more than callers find room for in the server."`
+	Connections   int      `default:"256" help:"Connections that send orders at the maximum."`
+	OverloadConns int      `default:"2500" help:"Connections that send ten times the maximum: more than callers find room for in the server."`
 	Customers     int      `default:"64" help:"Customers who order."`
 	Ways          []string `default:"directly,overload,gate" enum:"directly,overload,gate" help:"What to measure besides pgbench: directly, that and overload, gate."`
 	Profile       string   `type:"path" placeholder:"FILE" help:"Write a CPU profile of the server at its maximum, taken directly in the last round, to a file. It costs a little."`
@@ -67,6 +67,9 @@ func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) (err error) 
 	var direct, gated []intakeRound
 	for round := range c.Rounds {
 		b.step("round %d: pgbench", round+1)
+		if err := b.clear(ctx); err != nil {
+			return err
+		}
 		url, err := b.database(ctx, c.SKUs)
 		if err != nil {
 			return err
@@ -77,6 +80,9 @@ func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) (err error) 
 		}
 		plain, clients = append(plain, rate), []int{at}
 		if c.takes("directly") || c.takes("overload") {
+			if err := b.clear(ctx); err != nil {
+				return err
+			}
 			one, err := c.directly(ctx, b, identities, round)
 			if err != nil {
 				return fmt.Errorf("directly: %w", err)
@@ -84,6 +90,9 @@ func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) (err error) 
 			direct = append(direct, one)
 		}
 		if c.takes("gate") {
+			if err := b.clear(ctx); err != nil {
+				return err
+			}
 			one, err := c.throughGate(ctx, b, round)
 			if err != nil {
 				return fmt.Errorf("through the gate: %w", err)

@@ -46,7 +46,7 @@ func TestIntakeIsMeasuredDirectlyAndThroughTheGate(t *testing.T) {
 	identities, err := newIssuer(t.Context())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, identities.close()) })
-	c := &intakeCmd{commonFlags: commonFlags{Rounds: 1, Time: 2 * time.Second}, SKUs: 10, Connections: 4, OverloadConns: 16, Customers: 2}
+	c := &intakeCmd{commonFlags: commonFlags{Rounds: 1, Time: 2 * time.Second}, SKUs: 10, Connections: 4, OverloadConns: 16, Customers: 2, Ways: []string{"directly", "overload", "gate"}}
 
 	direct, err := c.directly(t.Context(), b, identities, 0)
 	require.NoError(t, err)

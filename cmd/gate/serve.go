@@ -111,6 +111,7 @@ func perSecond(n int) gate.Rate {
 
 // Run serves until the context ends, which SIGTERM does.
 func (c serveCmd) Run(ctx context.Context, io stdio) error {
+	makeHeapRoom()
 	log := slog.New(slog.NewJSONHandler(io.err, &slog.HandlerOptions{Level: c.LogLevel}))
 	slog.SetDefault(log) // what libraries log, such as of an upstream that misbehaves, is an event like any other
 	cfg, err := c.config(log)

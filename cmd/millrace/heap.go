@@ -8,11 +8,11 @@ import (
 // heapRoom is memory that the garbage collector counts and nobody touches, so that it takes up no memory. An API process holds little
 // and allocates much: with the collector's percentage alone it would collect whenever a few megabytes have been allocated, at a fifth
 // of its processor time; with a higher percentage ten thousand streams would take several times their size. With this the process
-// collects after 64 MB and half of what lives.
+// collects after 32 MB and half of what lives.
 var heapRoom []byte
 
 const (
-	heapRoomSize = 128 << 20
+	heapRoomSize = 64 << 20
 	apiGC        = 50
 )
 
