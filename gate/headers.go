@@ -42,7 +42,7 @@ func isOwned(name string) bool {
 		}
 		return '-'
 	}, name)
-	if ownedHeaders[folded] || framing[folded] && folded != strings.ToLower(name) {
+	if ownedHeaders[folded] || framing[folded] && !strings.EqualFold(folded, name) {
 		return true
 	}
 	for _, prefix := range ownedPrefixes {

@@ -53,7 +53,8 @@ func (c *pipelineCmd) profile(ctx context.Context, stdio stdio) (err error) {
 	defer pprof.StopCPUProfile()
 	waits := b.watchWaits(ctx)
 	before, postgres := cpuTime(os.Getpid()), cpuTime(b.postgresPIDs()...)
-	rate, took := c.Rate, time.Duration(0)
+	rate := c.Rate
+	var took time.Duration
 	if c.Rate > 0 {
 		h, err := c.measureLatency(ctx, b, m, c.Rate)
 		if err != nil {
