@@ -48,11 +48,17 @@ async function ask(action, order) {
   form.reset();
   const currency = dialog.querySelector("[data-currency]");
   if (currency) currency.textContent = order.currency;
-  dialog.returnValue = "";
-  dialog.querySelector("[data-dismiss]").onclick = () => dialog.close();
-  dialog.showModal();
-  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  if (dialog.returnValue !== "confirm") return null;
+  // Not by the close event: that of a dialog which was just dismissed may come after it was opened again.
+  const confirmed = await new Promise((resolve) => {
+    dialog.querySelector("[data-dismiss]").onclick = () => {
+      dialog.close();
+      resolve(false);
+    };
+    dialog.oncancel = () => resolve(false);
+    form.onsubmit = (e) => resolve(e.submitter?.value === "confirm");
+    dialog.showModal();
+  });
+  if (!confirmed) return null;
   const fields = Object.fromEntries(new FormData(form));
   if (action !== "refunds") return { body: fields.reason?.trim() ? { reason: fields.reason.trim() } : {} };
   if (!fields.amount.trim()) return { body: {} };
