@@ -94,7 +94,8 @@ func TestOverflowClosesTheStreamAndItResumes(t *testing.T) {
 		var version int32
 		c := n.open(url)
 		for givenUp() == before {
-			s.mustWrite(o, 600)
+			s.mustWrite(o, 100)
+			<-time.After(5 * time.Millisecond) // time to give it up, before there is more to read again than can be
 		}
 		for {
 			b, err := c.event()
