@@ -85,7 +85,8 @@ func setup(t testing.TB) *testBundle {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() { _ = hub.Run(ctx) })
-	running.Go(func() { _ = b.pages.Run(ctx) })
+	pages := b.pages // tests may put others in their place
+	running.Go(func() { _ = pages.Run(ctx) })
 	b.http = httptest.NewUnstartedServer(b.unreliable(api.Handler()))
 	b.connections = &connections{Listener: b.http.Listener}
 	b.http.Listener = b.connections
