@@ -49,7 +49,7 @@ var together = []attack{
 	{"a session that ends takes its open streams along, on every process", streamsOfEndedSessions},
 	{"a user that is disabled by command line loses streams, sessions and keys, on every process", disabledUser},
 	{"a credential that ended unheard of takes its open streams along", unheardRevocation},
-	{"the news of an ended session outruns the search for it", newsOfRevocations},
+	{"the news of an ended session ends its streams without a search for it", newsOfRevocations},
 	{"nothing a client writes makes a line of the log", logInjection},
 	{"SIGHUP with a bad file keeps the routes, with a good one takes them", reload},
 	{"SIGTERM drains: streams are told to come back, requests finish", drain},
