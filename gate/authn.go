@@ -48,9 +48,7 @@ var (
 // authenticate asks each way in turn. A request that uses two at once is refused: what a browser attaches by itself must
 // not lend its weight to what a script added, nor the other way round.
 func (g *Gate) authenticate(r *http.Request) (*Principal, error) {
-	hasKey := len(r.Header["Authorization"]) > 0
-	cookies := g.cookies.count(r)
-	if cookies > 1 || cookies == 1 && hasKey {
+	if g.ambiguous(r) {
 		return nil, errAmbiguous
 	}
 	for _, a := range g.authenticators {
@@ -59,4 +57,10 @@ func (g *Gate) authenticate(r *http.Request) (*Principal, error) {
 		}
 	}
 	return nil, nil
+}
+
+// ambiguous reports whether a request carries two sessions, or a session and a key.
+func (g *Gate) ambiguous(r *http.Request) bool {
+	cookies := g.cookies.count(r)
+	return cookies > 1 || cookies == 1 && len(r.Header["Authorization"]) > 0
 }

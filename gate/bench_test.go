@@ -91,10 +91,14 @@ func BenchmarkCanonicalPath(b *testing.B) {
 func BenchmarkSign(b *testing.B) {
 	g := setup(b)
 	p := &Principal{Subject: "0190a3c5-0000-7000-8000-000000000000", Email: customerEmail, Name: "Ada", Roles: []string{"customer"}, Scopes: []string{"*"}, Kind: kindSession, Credential: "0190a3c5-0000-7000-8000-000000000000"}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := g.gate.signer.identity(p, "shop"); err != nil {
-			b.Fatal(err)
-		}
+	for name, to := range map[string]*Upstream{"each": {Audience: "shop"}, "reused": {Audience: "shop", ReuseTokens: Duration(maxReuse)}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := g.gate.signer.identity(p, to, "jwi4n6z7q2v5c3k8d9f0a1b2s3"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

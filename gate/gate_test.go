@@ -24,8 +24,8 @@ func TestAnAPIKeyReachesTheUpstreamAsASignedIdentity(t *testing.T) {
 	if life := c.Expiry.Sub(c.IssuedAt); life > time.Minute || life <= 0 {
 		t.Errorf("the identity lives for %s", life)
 	}
-	if seen.Header.Get("X-Request-Id") == "" {
-		t.Error("the request has no id")
+	if id := seen.Header.Get("X-Request-Id"); id == "" || c.RequestID != id {
+		t.Errorf("the identity is for request %q, and the request has the id %q", c.RequestID, id)
 	}
 	if seen.Header.Get("Authorization") != "" {
 		t.Error("the API key reached the upstream")
@@ -76,6 +76,32 @@ func TestWhoMayPass(t *testing.T) {
 				t.Errorf("reached the upstream: %t", reached)
 			}
 		})
+	}
+}
+
+func TestEachRequestHasAnIdentityOfItsOwnUnlessItsUpstreamSharesThem(t *testing.T) {
+	t.Parallel()
+	b := setupRoutes(t, `
+upstreams:
+  each: {url: "%[1]s"}
+  shared: {url: "%[1]s", reuse_tokens: 20s}
+routes:
+  - {path: /each/, upstream: each, allow: [customer]}
+  - {path: /shared/, upstream: shared, allow: [customer]}
+`)
+	ask := func(upstream string) (token, id string) {
+		b.get("/"+upstream+"/a", "Authorization", bearer(b.customerKey)).want(t, 200, "")
+		return b.upstream.last(t).Header.Get(identity.Header), b.claims(upstream).RequestID
+	}
+	first, id := ask("each")
+	second, other := ask("each")
+	if first == second || id == other || id == "" || other == "" {
+		t.Errorf("two requests have the identities of %q and %q", id, other)
+	}
+	first, id = ask("shared")
+	second, other = ask("shared")
+	if first != second || id != "" || other != "" {
+		t.Errorf("two requests that share an identity have those of %q and %q", id, other)
 	}
 }
 

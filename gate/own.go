@@ -96,7 +96,7 @@ func (x *exchange) form() (url.Values, *denial) {
 
 // session returns who is logged in by cookie, or nil.
 func (x *exchange) session() (*Principal, *denial) {
-	if x.gate.cookies.count(x.r) > 1 {
+	if x.gate.ambiguous(x.r) {
 		return nil, denyAmbiguous
 	}
 	for _, a := range x.gate.authenticators {

@@ -37,7 +37,7 @@ type exchange struct {
 	timer  *time.Timer
 	stream *stream
 	body   *timedBody // nil: there is none
-	whole  []byte     // all of a small body; nil: it is passed on as it comes
+	whole  []byte     // all of a small body; empty: there is none, or it is passed on as it comes
 }
 
 type exchangeKey struct{}
@@ -92,7 +92,7 @@ func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
 
 // admit takes the request through the steps, and serves it if none refuses.
 func (x *exchange) admit() *denial {
-	for _, step := range []func() *denial{x.canonicalise, x.limitAddress, x.serveOwn, x.findRoute, x.identify, x.limitAccount, x.authorise, x.sign} {
+	for _, step := range []func() *denial{x.limitAddress, x.canonicalise, x.serveOwn, x.findRoute, x.identify, x.limitAccount, x.authorise, x.sign} {
 		if d := step(); d != nil {
 			if d == served {
 				return nil
@@ -111,12 +111,18 @@ func (x *exchange) canonicalise() *denial {
 	if err != nil {
 		return denyPath.saying("%s", err)
 	}
-	if x.r.Host == "" || len(x.r.Host) > 255 || strings.ContainsAny(x.r.Host, "@/\\?#, ") {
+	if x.r.Host == "" || len(x.r.Host) > 255 || strings.ContainsAny(x.r.Host, badInHost) {
 		return denyHost
+	}
+	if !x.gate.routes.Load().table.answersTo(x.r.Host) {
+		return denyHostUnknown
 	}
 	x.path = path
 	return nil
 }
+
+// badInHost is what ends a host name for some parsers and not for others.
+const badInHost = "@/\\?#, "
 
 func (x *exchange) limitAddress() *denial {
 	q, ok := x.gate.byAddress.take(addressKey(x.client), x.gate.now())
@@ -248,7 +254,7 @@ func (x *exchange) sign() *denial {
 	if x.principal == nil {
 		return nil
 	}
-	token, err := x.gate.signer.identity(x.principal, x.route.upstream.Audience)
+	token, err := x.gate.signer.identity(x.principal, x.route.upstream, x.id)
 	if err != nil {
 		return denyInternal.because(err)
 	}
@@ -269,7 +275,7 @@ func (x *exchange) forward() *denial {
 			x.gate.streams.remove(x.stream)
 		}
 	}()
-	if x.r.Body != nil && x.r.ContentLength != 0 {
+	if x.r.Body != nil && x.r.Body != http.NoBody {
 		x.body = newTimedBody(http.MaxBytesReader(x.w.ResponseWriter, x.r.Body, int64(x.route.MaxBody)), x.w.control, timeout)
 		x.r.Body = x.body
 		if d := x.readSmallBody(); d != nil {
@@ -288,13 +294,18 @@ func (x *exchange) forward() *denial {
 // which costs both sides less, and a client that sends slowly holds none of its connections.
 const smallBody = 8 << 10
 
-// readSmallBody reads a small body. One that the upstream must first agree to get is not read ahead.
+// readSmallBody reads a small body up to its end, so that one which is longer than it was said to be, as HTTP/2 allows to try, is
+// refused before the upstream is asked. One that the upstream must first agree to get is not read ahead.
 func (x *exchange) readSmallBody() *denial {
 	if x.r.ContentLength < 0 || x.r.ContentLength > smallBody || len(x.r.Header["Expect"]) > 0 {
 		return nil
 	}
 	whole := make([]byte, x.r.ContentLength)
-	if _, err := io.ReadFull(x.body, whole); err != nil {
+	_, err := io.ReadFull(x.body, whole)
+	if err == nil {
+		err = atEnd(x.body)
+	}
+	if err != nil {
 		if x.body.late() {
 			return denySlow.because(err)
 		}
@@ -304,6 +315,21 @@ func (x *exchange) readSmallBody() *denial {
 	x.body.end()
 	x.whole = whole
 	return nil
+}
+
+var errLonger = errors.New("the body is longer than its length")
+
+// atEnd returns an error unless the body ends here.
+func atEnd(body io.Reader) error {
+	var more [1]byte
+	n, err := io.ReadFull(body, more[:])
+	switch {
+	case n > 0:
+		return errLonger
+	case errors.Is(err, io.EOF):
+		return nil
+	}
+	return err
 }
 
 // deny answers with a denial, unless an answer is under way: then the connection is cut, so that the client cannot take half

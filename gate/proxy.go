@@ -59,7 +59,7 @@ func (g *Gate) rewrite(pr *httputil.ProxyRequest) {
 	out.URL.Path, out.URL.RawPath = x.path, ""
 	out.Host = pr.In.Host
 	out.Trailer = nil // trailers could smuggle in headers that the upstream merges
-	if x.whole != nil {
+	if len(x.whole) > 0 {
 		out.Body = io.NopCloser(bytes.NewReader(x.whole)) // net/http sends it along with the header, since it knows that no read will block
 	}
 	stripOwned(out.Header)

@@ -24,6 +24,7 @@ const maxRoutesFile = 1 << 20
 
 // Routes says which requests go to which upstream, and who may make them. It is read from YAML and never changed.
 type Routes struct {
+	Hosts     []string            `yaml:"hosts"` // names that this site is asked by; default: any
 	Upstreams map[string]Upstream `yaml:"upstreams"`
 	Routes    []Route             `yaml:"routes"`
 	SignUp    []string            `yaml:"sign_up"` // roles of who signs up; default: nobody can
@@ -36,6 +37,9 @@ type Routes struct {
 type Upstream struct {
 	URL      string `yaml:"url"`      // http or https, without a path
 	Audience string `yaml:"audience"` // whom identity tokens are for; default: the upstream's name
+	// ReuseTokens is for how long requests of the same credential share a token, which then does not name them. Default: each
+	// request has its own. At most maxReuse.
+	ReuseTokens Duration `yaml:"reuse_tokens"`
 
 	name   string
 	target *url.URL
@@ -121,6 +125,11 @@ func (t *Routes) check() error {
 			fault("oidc provider %d (%s): %s", i+1, t.OIDC[i].Name, err)
 		}
 	}
+	for i, host := range t.Hosts {
+		if t.Hosts[i] = canonicalHost(host); t.Hosts[i] == "" || strings.ContainsAny(host, badInHost+"*") {
+			fault("hosts: %q is not the name of a host", host)
+		}
+	}
 	t.hosts = map[string][]*place{}
 	for i := range t.Routes {
 		r := &t.Routes[i]
@@ -153,6 +162,9 @@ func (u *Upstream) resolve(name string) error {
 		return invalid("url %q must look like http://127.0.0.1:9000", u.URL)
 	case target.Path != "" && target.Path != "/" || target.RawQuery != "" || target.Fragment != "" || target.User != nil:
 		return invalid("url %q must name scheme, host and port only", u.URL)
+	}
+	if u.ReuseTokens < 0 || u.ReuseTokens > Duration(maxReuse) {
+		return invalid("reuse_tokens must be between 0s and %s", maxReuse)
 	}
 	target.Path = ""
 	u.target, u.name = target, name
@@ -240,6 +252,15 @@ func (t *Routes) add(r *Route) error {
 	}
 	places[at].routes = append(places[at].routes, r)
 	return nil
+}
+
+// answersTo reports whether this site is asked by the name in a Host header: one of those listed, or one that a route names.
+func (t *Routes) answersTo(host string) bool {
+	if len(t.Hosts) == 0 {
+		return true
+	}
+	host = canonicalHost(host)
+	return slices.Contains(t.Hosts, host) || host != "" && t.hosts[host] != nil
 }
 
 // match returns the route for a canonical path. The longest path of the host wins, an exact one before a prefix, and only then

@@ -57,10 +57,34 @@ routes:
 	}
 }
 
+func TestASiteAnswersToItsNamesAlone(t *testing.T) {
+	t.Parallel()
+	b := setupRoutes(t, `
+hosts: [Shop.example., "127.0.0.1"]
+routes:
+  - {path: /, upstream: "%[1]s", allow: [public]}
+  - {host: reports.example, path: /, upstream: "%[1]s", allow: [public]}
+`)
+	for host, status := range map[string]int{
+		"shop.example": 200, "SHOP.example:8443": 200, "127.0.0.1:80": 200, "reports.example": 200,
+		"evil.example": 421, "shop.example.evil.example": 421, "xshop.example": 421, "127.0.0.2": 421,
+	} {
+		for _, path := range []string{"/a", "/auth/login"} {
+			before := b.upstream.count()
+			res := b.get(path, "Host", host)
+			if res.StatusCode != status || status == 421 && (!strings.Contains(res.body, `"unknown_host"`) || b.upstream.count() > before) {
+				t.Errorf("%s of %s: got %d %s, want %d", path, host, res.StatusCode, res.body, status)
+			}
+		}
+	}
+}
+
 func TestParseRoutesNamesEachFault(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct{ name, yaml, want string }{
 		{"empty", "", "empty"},
+		{"a host that is none", "hosts: ['a/b']\nroutes:\n- {path: /, upstream: 'http://a', allow: [public]}", "not the name of a host"},
+		{"a token reused for too long", "upstreams: {a: {url: 'http://a', reuse_tokens: 60s}}\nroutes:\n- {path: /, upstream: a, allow: [public]}", "reuse_tokens"},
 		{"not YAML", "routes: [", "not valid"},
 		{"unknown field", "routes:\n- {path: /, upstream: 'http://a', allow: [public], allows: [x]}", "allows"},
 		{"two documents", "routes:\n- {path: /, upstream: 'http://a', allow: [public]}\n---\na: b", "single"},

@@ -67,6 +67,16 @@ func TestRateLimitsByAddressAndAccount(t *testing.T) {
 	b.get("/auth/login").want(t, 429, "rate_limited")
 }
 
+func TestWhatIsRefusedAtOnceCountsToo(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(c *Config) { c.AddressRate = Rate{Requests: 3, Per: Duration(time.Hour), Burst: 3} })
+	for _, want := range []string{"400", "400", "400", "429"} {
+		if status, _ := b.raw("GET /open/../admin/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); !strings.Contains(status, want) {
+			t.Errorf("got %s, want %s", status, want)
+		}
+	}
+}
+
 func TestSigningKeysRotateWithOverlap(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -49,9 +49,8 @@ type issuedToken struct {
 }
 
 const (
-	// reuseFor is how long a token is given to further requests of the same credential: signing it, and checking it upstream, costs
-	// more than all else that the gate does. It leaves an upstream at least two thirds of the token's life.
-	reuseFor = tokenLifetime / 3
+	// maxReuse is how long requests of the same credential may share a token at the most: it leaves an upstream half of its life.
+	maxReuse = tokenLifetime / 2
 	// maxIssued bounds the tokens that are kept for that.
 	maxIssued = 8192
 )
@@ -188,26 +187,30 @@ type identityClaims struct {
 	Roles     []string `json:"roles"`
 	Scope     string   `json:"scope"`
 	SessionID string   `json:"sid"`
+	RequestID string   `json:"rid,omitempty"`
 	IssuedAt  int64    `json:"iat"`
 	NotBefore int64    `json:"nbf"`
 	Expiry    int64    `json:"exp"`
 }
 
-// identity is a token that tells the upstream named audience who makes a request: the one that the same credential had a moment
-// ago, or a new one.
-func (s *signer) identity(p *Principal, audience string) (string, error) {
+// identity is a token that tells an upstream who makes the request named id. Where the upstream shares tokens it is the one that the
+// same credential had a moment ago, and names no request: signing a token and checking it cost more than all else that a gate does.
+func (s *signer) identity(p *Principal, to *Upstream, id string) (string, error) {
 	now := s.now()
 	key := s.ring.Load().current(now)
-	what := issuedFor{kid: key.kid, audience: audience, subject: p.Subject, email: p.Email, name: p.Name, roles: strings.Join(p.Roles, " "),
+	if to.ReuseTokens == 0 {
+		return s.sign(key, p, to.Audience, id, now)
+	}
+	what := issuedFor{kid: key.kid, audience: to.Audience, subject: p.Subject, email: p.Email, name: p.Name, roles: strings.Join(p.Roles, " "),
 		scopes: strings.Join(p.Scopes, " "), credential: p.Credential}
 	if known, ok := s.issued.Get(what); ok && now.Before(known.until) {
 		return known.token, nil
 	}
-	token, err := s.sign(key, p, audience, now)
+	token, err := s.sign(key, p, to.Audience, "", now)
 	if err != nil {
 		return "", err
 	}
-	until := now.Add(reuseFor)
+	until := now.Add(time.Duration(to.ReuseTokens))
 	if !p.Expires.IsZero() && p.Expires.Before(until) {
 		until = p.Expires
 	}
@@ -215,15 +218,15 @@ func (s *signer) identity(p *Principal, audience string) (string, error) {
 	return token, nil
 }
 
-// sign makes a token that is valid from now on.
-func (s *signer) sign(key signingKey, p *Principal, audience string, now time.Time) (string, error) {
+// sign makes a token that is valid from now on. An empty id names no request.
+func (s *signer) sign(key signingKey, p *Principal, audience, id string, now time.Time) (string, error) {
 	expiry := now.Add(tokenLifetime)
 	if !p.Expires.IsZero() && p.Expires.Before(expiry) {
 		expiry = p.Expires
 	}
 	claims, err := json.Marshal(identityClaims{
 		Issuer: s.issuer, Audience: audience, Subject: p.Subject, Email: p.Email, Name: p.Name, Roles: p.Roles,
-		Scope: strings.Join(p.Scopes, " "), SessionID: p.Credential,
+		Scope: strings.Join(p.Scopes, " "), SessionID: p.Credential, RequestID: id,
 		IssuedAt: now.Unix(), NotBefore: now.Unix(), Expiry: expiry.Unix(),
 	})
 	if err != nil {

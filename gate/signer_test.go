@@ -1,14 +1,17 @@
 package gate
 
 import (
+	"crypto/rand"
 	"testing"
 	"time"
 )
 
-// A token is used again for a while, and never for anyone or anything else, nor past its credential's end.
+// Where an upstream lets requests share tokens, one is used again for a while, and never for anyone or anything else, nor past its
+// credential's end.
 func TestATokenIsReusedForItsOwnCredentialAlone(t *testing.T) {
 	t.Parallel()
 	s := setup(t).gate.signer
+	const reuse = 20 * time.Second
 	now := time.Now()
 	s = &signer{issuer: s.issuer, issued: s.issued, now: func() time.Time { return now }}
 	s.ring.Store(setup(t).gate.signer.ring.Load())
@@ -17,7 +20,7 @@ func TestATokenIsReusedForItsOwnCredentialAlone(t *testing.T) {
 	}
 	token := func(p *Principal, audience string) string {
 		t.Helper()
-		text, err := s.identity(p, audience)
+		text, err := s.identity(p, &Upstream{Audience: audience, ReuseTokens: Duration(reuse)}, rand.Text())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +44,7 @@ func TestATokenIsReusedForItsOwnCredentialAlone(t *testing.T) {
 	if token(ada(), "reports") == first {
 		t.Error("another audience was given the same token")
 	}
-	now = now.Add(reuseFor)
+	now = now.Add(reuse)
 	if token(ada(), "shop") == first {
 		t.Error("the token was reused for too long")
 	}

@@ -41,7 +41,7 @@ const (
 
 // Run measures.
 func (c *gateCmd) Run(ctx context.Context, stdio stdio) (err error) {
-	b, err := c.newBed(ctx, stdio, (3*turns+8)*c.Rounds+1)
+	b, err := c.newBed(ctx, stdio, (3*turns+9)*c.Rounds+1)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (c *gateCmd) measure(ctx context.Context, b *bed) (f *liveFigures, err erro
 	defer func() { err = errors.Join(err, s.close()) }()
 	f = &liveFigures{}
 	for round := range c.Rounds {
-		if err := s.withGate(ctx, b, func(g *gateServer) (err error) {
+		if err := s.withGate(ctx, b, 0, func(g *gateServer) (err error) {
 			one := gateRound{gateCmd: c, b: b, s: s, g: g, name: fmt.Sprintf("round %d", round+1), f: f}
 			if one.cookies, err = s.logIn(ctx, g); err != nil {
 				return err
@@ -103,9 +103,16 @@ func (c *gateCmd) measure(ctx context.Context, b *bed) (f *liveFigures, err erro
 		}); err != nil {
 			return nil, err
 		}
+		if err := s.withGate(ctx, b, millraceReuse, func(g *gateServer) error {
+			one := gateRound{gateCmd: c, b: b, s: s, g: g, name: fmt.Sprintf("round %d", round+1), f: f}
+			_, err := one.rate(ctx, "gate by a cached key, tokens shared", g.addr, g.pid(), gets(g.addr, one.byKey))
+			return err
+		}); err != nil {
+			return nil, err
+		}
 		// A gate of their own: memory that requests left behind would hide what streams take.
 		b.step("round %d: %d idle streams", round+1, c.Streams)
-		if err := s.withGate(ctx, b, func(g *gateServer) error { return c.idle(ctx, g, f) }); err != nil {
+		if err := s.withGate(ctx, b, 0, func(g *gateServer) error { return c.idle(ctx, g, f) }); err != nil {
 			return nil, err
 		}
 	}
@@ -217,37 +224,39 @@ func (c gateRound) latencies(ctx context.Context) error {
 	return nil
 }
 
-// throughput measures how many requests bare proxies and the gate answer when each connection sends the next after an answer.
+// rate measures how many requests are answered when each connection sends the next after an answer.
+func (c gateRound) rate(ctx context.Context, name, addr string, pid int, request func(buf []byte, conn, n int) []byte) (float64, error) {
+	a, cpu, err := c.send(ctx, name, pid, load{addr: addr, request: request, warm: 2 * time.Second, time: c.Time})
+	if err != nil {
+		return 0, err
+	}
+	c.f.note(name, "requests/s", a.perSecond())
+	c.f.note(name+", its processor time a request", "us", float64(cpu.Microseconds())/float64(a.accepted))
+	return a.perSecond(), nil
+}
+
+// throughput measures how many requests bare proxies and the gate answer.
 func (c gateRound) throughput(ctx context.Context) error {
-	rate := func(name, addr string, pid int, request func(buf []byte, conn, n int) []byte) (float64, error) {
-		a, cpu, err := c.send(ctx, name, pid, load{addr: addr, request: request, warm: 2 * time.Second, time: c.Time})
-		if err != nil {
-			return 0, err
-		}
-		c.f.note(name, "requests/s", a.perSecond())
-		c.f.note(name+", its processor time a request", "us", float64(cpu.Microseconds())/float64(a.accepted))
-		return a.perSecond(), nil
-	}
-	bare, err := rate("bare proxy", c.s.bare.addr, c.s.bare.pid(), gets(c.s.bare.addr, c.byKey))
+	bare, err := c.rate(ctx, "bare proxy", c.s.bare.addr, c.s.bare.pid(), gets(c.s.bare.addr, c.byKey))
 	if err != nil {
 		return err
 	}
-	pooled, err := rate("bare proxy that uses buffers again", c.s.pooled.addr, c.s.pooled.pid(), gets(c.s.pooled.addr, c.byKey))
+	pooled, err := c.rate(ctx, "bare proxy that uses buffers again", c.s.pooled.addr, c.s.pooled.pid(), gets(c.s.pooled.addr, c.byKey))
 	if err != nil {
 		return err
 	}
-	key, err := rate("gate by a cached key", c.g.addr, c.g.pid(), gets(c.g.addr, c.byKey))
+	key, err := c.rate(ctx, "gate by a cached key", c.g.addr, c.g.pid(), gets(c.g.addr, c.byKey))
 	if err != nil {
 		return err
 	}
-	cookie, err := rate("gate by a cached session", c.g.addr, c.g.pid(), gets(c.g.addr, c.byCookie))
+	cookie, err := c.rate(ctx, "gate by a cached session", c.g.addr, c.g.pid(), gets(c.g.addr, c.byCookie))
 	if err != nil {
 		return err
 	}
-	if _, err := rate("bare proxy that uses buffers again, small posts", c.s.pooled.addr, c.s.pooled.pid(), posts(c.s.pooled.addr, c.byKey)); err != nil {
+	if _, err := c.rate(ctx, "bare proxy that uses buffers again, small posts", c.s.pooled.addr, c.s.pooled.pid(), posts(c.s.pooled.addr, c.byKey)); err != nil {
 		return err
 	}
-	if _, err := rate(postFigure, c.g.addr, c.g.pid(), posts(c.g.addr, c.byKey)); err != nil {
+	if _, err := c.rate(ctx, postFigure, c.g.addr, c.g.pid(), posts(c.g.addr, c.byKey)); err != nil {
 		return err
 	}
 	c.f.note(keyRatioFigure, "times", key/bare)

@@ -91,9 +91,10 @@ func (s *gateStage) addUsers(ctx context.Context, n int) error {
 // cached is how many keys, and how many sessions, requests are made with.
 const cached = 16
 
-// withGate runs a gate that has served nothing yet for as long as f takes.
-func (s *gateStage) withGate(ctx context.Context, b *bed, f func(*gateServer) error) error {
-	g, err := b.gate(ctx, s.databaseURL, s.upstream.addr, cached)
+// withGate runs a gate that has served nothing yet for as long as f takes. Identity tokens are shared by requests for as long as reuse
+// says; 0: each request has its own, as is the default.
+func (s *gateStage) withGate(ctx context.Context, b *bed, reuse time.Duration, f func(*gateServer) error) error {
+	g, err := b.gate(ctx, s.databaseURL, s.upstream.addr, reuse, cached)
 	if err != nil {
 		return err
 	}

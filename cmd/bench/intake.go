@@ -147,7 +147,7 @@ func (c *intakeCmd) throughGate(ctx context.Context, b *bed, round int) (m intak
 	if err != nil {
 		return m, err
 	}
-	g, err := b.gate(ctx, url, addr, c.Customers)
+	g, err := b.gate(ctx, url, addr, millraceReuse, c.Customers)
 	if err != nil {
 		return m, err
 	}

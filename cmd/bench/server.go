@@ -205,16 +205,19 @@ type gateServer struct {
 
 func (g *gateServer) jwksURL() string { return "http://" + g.addr + "/.well-known/jwks.json" }
 
+// millraceReuse is for how long requests to Millrace share a token, as in the routes that it comes with.
+const millraceReuse = 20 * time.Second
+
 const gateRoutes = `
 upstreams:
-  millrace: {url: "http://%s"}
+  millrace: {url: "http://%s", reuse_tokens: %s}
 routes:
   - {path: /v1/, upstream: millrace, allow: [customer, operator], stream: true, max_body: 64KiB}
 `
 
 // gate runs a gate serve without limits on rates, with customers who have a key each, in front of upstream. Its tables are in
-// databaseURL.
-func (b *bed) gate(ctx context.Context, databaseURL, upstream string, customers int) (*gateServer, error) {
+// databaseURL. Requests of a customer share an identity token for as long as reuse says, 0 for never.
+func (b *bed) gate(ctx context.Context, databaseURL, upstream string, reuse time.Duration, customers int) (*gateServer, error) {
 	path, err := b.program(ctx, "gate")
 	if err != nil {
 		return nil, err
@@ -231,7 +234,7 @@ func (b *bed) gate(ctx context.Context, databaseURL, upstream string, customers 
 		return nil, err
 	}
 	routes := filepath.Join(b.dir, "routes.yaml")
-	if err := os.WriteFile(routes, fmt.Appendf(nil, gateRoutes, upstream), 0o600); err != nil {
+	if err := os.WriteFile(routes, fmt.Appendf(nil, gateRoutes, upstream, reuse), 0o600); err != nil {
 		return nil, err
 	}
 	g.process, err = startProcess(ctx, path, []string{"GATE_DATABASE_URL=" + databaseURL, "GATE_ADDRESS_RATE=0", "GATE_ACCOUNT_RATE=0", "GATE_MAX_CONNS_PER_ADDR=0",

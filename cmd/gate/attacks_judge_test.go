@@ -53,7 +53,7 @@ func (s *site) judgeUpstream(t *testing.T) {
 				if prefix == "/reports" {
 					audience = "reports"
 				}
-				if c, err := claims(r, audience); err != nil || role != "" && !c.HasRole(role) {
+				if c, err := claims(r, audience); err != nil || role != "" && !c.HasRole(role) || c.RequestID != r.header("x-request-id")[0] {
 					t.Errorf("%s was reached by %+v (%v): %q", path, c, err, text)
 				}
 			}

@@ -31,6 +31,10 @@ func keyAndCookie(t *testing.T, s *site) {
 				t.Errorf("%s reached the upstream", path)
 			}
 		}
+		for _, path := range []string{"/auth/session", "/auth/account", "/auth/password", "/auth/logout"} {
+			s.ask(t, p, from, request("GET", path, p.cookie(session), bearer(own))).want(t, 400, "ambiguous_credentials")
+		}
+		s.ask(t, p, from, post("/auth/sessions/end", nil, p.cookie(session), bearer(own))).want(t, 400, "ambiguous_credentials")
 		// Each by itself is fine.
 		s.ask(t, p, from, request("GET", "/guarded/"+s.id(), p.cookie(session))).want(t, 200, "")
 		s.ask(t, p, from, request("GET", "/guarded/"+s.id(), bearer(own))).want(t, 200, "")

@@ -115,9 +115,9 @@ func (s *site) user(t testing.TB, roles ...string) (email string) {
 }
 
 // key makes an API key.
-func (s *site) key(t testing.TB, email string, flags ...string) string {
+func (s *site) key(t testing.TB, email string) string {
 	t.Helper()
-	key := s.command(t, append([]string{"key", "create", "--database-url=" + s.db, email}, flags...)...)
+	key := s.command(t, "key", "create", "--database-url="+s.db, email)
 	s.keepSecret(key)
 	return key
 }

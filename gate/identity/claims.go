@@ -23,8 +23,11 @@ type Claims struct {
 	Roles []string
 	// Scope is a space-separated list of what the credential may be used for; "*" stands for everything.
 	Scope string
-	// SessionID names the session or API key that was used. The request itself is named by the header X-Request-Id.
+	// SessionID names the session or API key that was used.
 	SessionID string
+	// RequestID names the request that the token was made for, as the header X-Request-Id and the gate's log do. It is empty where
+	// the gate lets requests share a token.
+	RequestID string
 	// Issuer and Audience are the gate and the upstream that the token is meant for.
 	Issuer, Audience string
 	// IssuedAt and Expiry bound the token's life, at most a minute.

@@ -92,6 +92,7 @@ type tokenClaims struct {
 	Roles     []string         `json:"roles"`
 	Scope     string           `json:"scope"`
 	SessionID string           `json:"sid"`
+	RequestID string           `json:"rid"`
 	IssuedAt  *jwt.NumericDate `json:"iat"`
 	NotBefore *jwt.NumericDate `json:"nbf"`
 	Expiry    *jwt.NumericDate `json:"exp"`
@@ -131,7 +132,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Claims, error) {
 		return Claims{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	claims, err := v.check(t)
-	if err == nil {
+	if err == nil && t.RequestID == "" { // one that names a request is not used again
 		v.recent.remember(token, verified{parsed.Headers[0].KeyID, key, t})
 	}
 	return claims, err
@@ -161,7 +162,7 @@ func (v *Verifier) check(t tokenClaims) (Claims, error) {
 	}
 	return Claims{
 		Subject: t.Subject, Email: t.Email, Name: t.Name, Roles: t.Roles, Scope: t.Scope,
-		SessionID: t.SessionID, Issuer: t.Issuer, Audience: t.Audience[0],
+		SessionID: t.SessionID, RequestID: t.RequestID, Issuer: t.Issuer, Audience: t.Audience[0],
 		IssuedAt: t.IssuedAt.Time(), Expiry: t.Expiry.Time(),
 	}, nil
 }
