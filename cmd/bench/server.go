@@ -210,7 +210,7 @@ const millraceReuse = 20 * time.Second
 
 const gateRoutes = `
 upstreams:
-  millrace: {url: "http://%s", reuse_tokens: %s}
+  millrace: {url: "http://%s"%s}
 routes:
   - {path: /v1/, upstream: millrace, allow: [customer, operator], stream: true, max_body: 64KiB}
 `
@@ -233,8 +233,12 @@ func (b *bed) gate(ctx context.Context, databaseURL, upstream string, reuse time
 	if err != nil {
 		return nil, err
 	}
+	sharing := ""
+	if reuse > 0 {
+		sharing = ", reuse_tokens: " + reuse.String()
+	}
 	routes := filepath.Join(b.dir, "routes.yaml")
-	if err := os.WriteFile(routes, fmt.Appendf(nil, gateRoutes, upstream, reuse), 0o600); err != nil {
+	if err := os.WriteFile(routes, fmt.Appendf(nil, gateRoutes, upstream, sharing), 0o600); err != nil {
 		return nil, err
 	}
 	g.process, err = startProcess(ctx, path, []string{"GATE_DATABASE_URL=" + databaseURL, "GATE_ADDRESS_RATE=0", "GATE_ACCOUNT_RATE=0", "GATE_MAX_CONNS_PER_ADDR=0",

@@ -203,12 +203,10 @@ func newsOfRevocations(t *testing.T, s *site) {
 	if _, err := conn.Exec(t.Context(), `LISTEN gate_revocations`); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
 	login := func(p *process) (session, id string) {
 		email := s.user(t, "customer")
 		session = s.login(t, p, email)
-		if err := conn.QueryRow(ctx, `SELECT s.id::text FROM gate.sessions s JOIN gate.users u ON u.id = s.user_id WHERE u.email = $1`, email).Scan(&id); err != nil {
+		if err := conn.QueryRow(t.Context(), `SELECT s.id::text FROM gate.sessions s JOIN gate.users u ON u.id = s.user_id WHERE u.email = $1`, email).Scan(&id); err != nil {
 			t.Fatal(err)
 		}
 		return session, id
@@ -219,6 +217,8 @@ func newsOfRevocations(t *testing.T, s *site) {
 		ended[id] = true
 		s.ask(t, p, s.address(), post("/auth/logout", nil, p.cookie(session))).want(t, 303, "")
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	for len(ended) > 0 {
 		n, err := conn.WaitForNotification(ctx)
 		if err != nil {
@@ -232,7 +232,7 @@ func newsOfRevocations(t *testing.T, s *site) {
 	}
 	session, id := login(s.plain)
 	open := s.openStreams(t, func(p *process) string { return p.cookie(session) })
-	if _, err := conn.Exec(ctx, `SELECT pg_notify('gate_revocations', json_build_object('credential', $1::text)::text)`, id); err != nil {
+	if _, err := conn.Exec(t.Context(), `SELECT pg_notify('gate_revocations', json_build_object('credential', $1::text)::text)`, id); err != nil {
 		t.Fatal(err)
 	}
 	allEnd(t, open)
