@@ -74,9 +74,11 @@ type Store struct {
 	rehearsed atomic.Bool
 }
 
-// flushTimeout bounds one flush; commitTimeout bounds the wait for a commit that was sent.
+// flushTimeout bounds one flush, and who arrives after flushPatience does not wait for its end; commitTimeout bounds the wait for a commit
+// that was sent.
 const (
 	flushTimeout  = 20 * time.Second
+	flushPatience = 100 * time.Millisecond
 	commitTimeout = 10 * time.Second
 )
 
@@ -100,7 +102,8 @@ func NewStore(c Config) (*Store, error) {
 	}
 	s := &Store{config: c, pool: c.Pool, river: client}
 	limits := func(kind string, flushes int) group.Config {
-		g := group.Config{MaxGroup: c.MaxGroup, MaxQueue: c.MaxQueue, Flushes: flushes, Timeout: flushTimeout, Divide: isRequestsFault}
+		g := group.Config{MaxGroup: c.MaxGroup, MaxQueue: c.MaxQueue, Flushes: flushes, Further: c.MaxGroup / 4, Patience: flushPatience,
+			Timeout: flushTimeout, Divide: isRequestsFault}
 		if c.Observe != nil {
 			g.Observe = func(size int, took, waited time.Duration) { c.Observe(kind, size, took, waited) }
 		}
@@ -110,7 +113,7 @@ func NewStore(c Config) (*Store, error) {
 	intake := limits("intake", cmp.Or(c.Flushes, 2))
 	intake.MaxQueue = max(c.MaxQueue/4, 1)
 	if c.OutOfTurn {
-		intake.MaxGroup, intake.Flushes = defaultGroup, 2
+		intake.MaxGroup, intake.Flushes, intake.Further = defaultGroup, 2, defaultGroup/4
 	}
 	s.intake = group.New(intake, s.flushIntake)
 	s.steps = group.New(limits("step", cmp.Or(c.Flushes, 2)), s.flushCommands)

@@ -16,7 +16,8 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 )
 
-// issuer signs identities as a gate does, for servers that are measured without one, and publishes its key on loopback.
+// issuer signs identities as a gate does whose upstream lets requests share them, for servers that are measured without one, and publishes
+// its key on loopback.
 type issuer struct {
 	signer jose.Signer
 	addr   string
@@ -92,7 +93,7 @@ func (i *issuer) token(subject, role string) string {
 		return s.token
 	}
 	claims := map[string]any{"iss": "gate", "aud": "millrace", "sub": subject, "email": subject + "@example.com", "name": "Bench", "roles": []string{role},
-		"scope": "*", "sid": "bench", "rid": "bench", "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(tokenLife).Unix()}
+		"scope": "*", "sid": "bench", "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(tokenLife).Unix()}
 	token, err := jwt.Signed(i.signer).Claims(claims).Serialize()
 	if err != nil {
 		return "" // refused by the server, which the bench reports

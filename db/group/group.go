@@ -1,7 +1,8 @@
 // Package group lets callers that arrive at the same time share one transaction. It knows nothing of what is written.
 //
-// A Committer runs one or more flushes at a time. A request that finds a flush free starts one at once; requests that arrive while
-// all are busy wait together and share the next. So an idle system answers without delay and a busy one in hundreds, with no timer.
+// A Committer runs one or more flushes at a time. A request that finds none running starts one at once; requests that arrive meanwhile
+// wait together and share the next. A further one starts beside those that run once so many wait that it is worth its price, or where
+// one takes long. So an idle system answers without delay and a busy one in hundreds, with no timer.
 package group
 
 import (
@@ -37,9 +38,13 @@ type Outcome[A any] struct {
 
 // Config bounds a Committer. All fields are required but Divide and Observe.
 type Config struct {
-	MaxGroup int           // requests in one flush, at most
-	MaxQueue int           // requests waiting, at most; past it Do returns ErrBusy
-	Flushes  int           // flushes at a time
+	MaxGroup int // requests in one flush, at most
+	MaxQueue int // requests waiting, at most; past it Do returns ErrBusy
+	Flushes  int // flushes at a time, at most
+	// Further is how many requests must wait for another flush to start beside one that runs: several small ones cost more than one that
+	// is larger. Patience is how long one may run before those that arrive no longer wait for it. Zero of either: another starts at once.
+	Further  int
+	Patience time.Duration
 	Timeout  time.Duration // of one flush
 	// Divide reports whether an error may be the fault of one request, so that its neighbours deserve another try. Nil: never.
 	Divide func(error) bool
@@ -55,6 +60,7 @@ type Committer[Q, A any] struct {
 	mu      sync.Mutex
 	queue   []*request[Q, A]
 	running int
+	begun   time.Time // when the last flush started
 	closed  bool
 	wg      sync.WaitGroup
 }
@@ -108,7 +114,10 @@ func (c *Committer[Q, A]) enqueue(r *request[Q, A]) error {
 		return ErrBusy
 	}
 	c.queue = append(c.queue, r)
-	if c.running < c.config.Flushes {
+	if c.running == 0 {
+		c.begun = r.arrived
+	}
+	if c.running == 0 || c.running < c.config.Flushes && c.worthAnother() {
 		c.running++
 		c.wg.Add(1)
 		go c.work()
@@ -116,7 +125,12 @@ func (c *Committer[Q, A]) enqueue(r *request[Q, A]) error {
 	return nil
 }
 
-// work flushes what is queued until nothing is.
+// worthAnother reports whether a flush should start beside those that run. It is called with the lock held.
+func (c *Committer[Q, A]) worthAnother() bool {
+	return len(c.queue) >= c.config.Further || time.Since(c.begun) >= c.config.Patience
+}
+
+// work flushes what is queued until nothing is, or what is left can wait for the flush beside it.
 func (c *Committer[Q, A]) work() {
 	defer c.wg.Done()
 	for {
@@ -132,11 +146,15 @@ func (c *Committer[Q, A]) work() {
 	}
 }
 
-// take moves the next requests from the queue to a flush. When there are none it gives the flush's place up, under the same lock,
-// so that no request is left behind.
+// take moves the next requests from the queue to a flush. When there are none, or none that another flush should start for, it gives
+// the flush's place up, under the same lock, so that no request is left behind: what waits is taken by whoever is running.
 func (c *Committer[Q, A]) take() []*request[Q, A] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.running > 1 && !c.worthAnother() {
+		c.running--
+		return nil
+	}
 	var batch []*request[Q, A]
 	n := 0
 	for n < len(c.queue) && len(batch) < c.config.MaxGroup {
@@ -150,6 +168,8 @@ func (c *Committer[Q, A]) take() []*request[Q, A] {
 	c.queue = append(c.queue[:0:0], c.queue[n:]...)
 	if len(batch) == 0 {
 		c.running--
+	} else {
+		c.begun = time.Now()
 	}
 	return batch
 }

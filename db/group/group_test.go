@@ -103,6 +103,81 @@ func TestAnIdleCommitterFlushesAtOnce(t *testing.T) {
 	})
 }
 
+func TestAnotherFlushStartsOnceItIsWorthIt(t *testing.T) {
+	t.Parallel()
+	further := func(waiting int, patience time.Duration) group.Config {
+		cfg := config()
+		cfg.Flushes, cfg.Further, cfg.Patience = 2, waiting, patience
+		return cfg
+	}
+	for name, tc := range map[string]struct {
+		config group.Config
+		pause  time.Duration // before the last caller comes
+		alone  int           // callers who come before one starts another flush; -1: nobody does
+	}{
+		"when enough wait":                    {further(4, time.Hour), 0, 4},
+		"when the one that runs takes long":   {further(100, time.Second), time.Second, 6},
+		"not before":                          {further(7, time.Hour), time.Second, -1},
+		"at once where nothing else is asked": {further(0, 0), 0, 1},
+		"and never more than there may be":    {func() group.Config { c := further(1, 0); c.Flushes = 1; return c }(), time.Second, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				f := &flusher{gate: make(chan struct{})}
+				c := group.New(tc.config, f.flush)
+				callers := []<-chan answer{ask(t.Context(), c, 0)}
+				synctest.Wait()
+				for q := 1; q <= 6; q++ {
+					if q == 6 {
+						<-time.After(tc.pause)
+					}
+					callers = append(callers, ask(t.Context(), c, q))
+					synctest.Wait()
+					started := len(f.seen()) > 1
+					if want := tc.alone >= 0 && q >= tc.alone; started != want {
+						t.Errorf("after %d more another flush has started: %t", q, started)
+					}
+				}
+				close(f.gate)
+				for q, caller := range callers {
+					require.Equal(t, answer{q, 10 * q, nil}, <-caller, "nobody is left behind")
+				}
+				c.Close()
+			})
+		})
+	}
+}
+
+// The flush that ends first leaves what is not worth another to the one beside it.
+func TestFewWhoWaitAreLeftToTheFlushThatRuns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := &flusher{gate: make(chan struct{})}
+		cfg := config()
+		cfg.Flushes, cfg.Further, cfg.Patience = 2, 2, time.Hour
+		c := group.New(cfg, f.flush)
+		var callers []<-chan answer
+		for q := range 4 { // 0 alone, 1 and 2 in another flush, 3 waits
+			callers = append(callers, ask(t.Context(), c, q))
+			synctest.Wait()
+		}
+		require.Equal(t, [][]int{{0}, {1, 2}}, f.seen())
+		f.gate <- struct{}{} // one of them ends
+		synctest.Wait()
+		require.Len(t, f.seen(), 2)
+		require.Equal(t, 1, c.Waiting())
+		f.gate <- struct{}{}
+		synctest.Wait()
+		require.Equal(t, []int{3}, f.seen()[2])
+		close(f.gate)
+		for q, caller := range callers {
+			require.Equal(t, answer{q, 10 * q, nil}, <-caller)
+		}
+		c.Close()
+	})
+}
+
 func TestCallersThatArriveDuringAFlushShareTheNext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
