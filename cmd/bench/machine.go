@@ -2,13 +2,17 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,16 +26,27 @@ type machine struct {
 	OS       string `json:"os"`
 	Go       string `json:"go"`
 	Postgres string `json:"postgres"`
+	// What a system call takes, and to wake a thread that waits for a byte: much of what is measured here is made of these, and machines
+	// that look alike differ in them by a factor of ten.
+	SyscallNS float64 `json:"syscall_ns"`
+	WakeupUS  float64 `json:"wakeup_us"`
 }
 
 // String says it in a line.
 func (m machine) String() string {
-	return fmt.Sprintf("%s, %d cores, %d GB, %s, %s, PostgreSQL %s", m.CPU, m.Cores, m.MemoryGB, m.OS, m.Go, m.Postgres)
+	return fmt.Sprintf("%s, %d cores, %d GB, %s, %s, PostgreSQL %s; a system call takes %.0f ns, waking a thread %.1f us",
+		m.CPU, m.Cores, m.MemoryGB, m.OS, m.Go, m.Postgres, m.SyscallNS, m.WakeupUS)
 }
 
 // describe reads what this machine and the Postgres in use are, and the settings that bear on durability and speed.
 func describe(ctx context.Context, databaseURL string) (machine, map[string]string, error) {
 	m := machine{CPU: procField("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
+	m.SyscallNS = syscallCost().Seconds() * 1e9
+	wakeup, err := wakeupCost()
+	if err != nil {
+		return m, nil, fmt.Errorf("measure what it takes to wake a thread: %w", err)
+	}
+	m.WakeupUS = wakeup.Seconds() * 1e6
 	if kb, err := strconv.Atoi(strings.Fields(procField("/proc/meminfo", "MemTotal") + " 0")[0]); err == nil {
 		m.MemoryGB = (kb + 1<<19) >> 20
 	}
@@ -52,6 +67,50 @@ func describe(ctx context.Context, databaseURL string) (machine, map[string]stri
 		return m, nil, fmt.Errorf("this Postgres gives up durability (fsync=%s, synchronous_commit=%s): figures taken on it mean nothing", settings["fsync"], settings["synchronous_commit"])
 	}
 	return m, settings, c.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&m.Postgres)
+}
+
+// syscallCost is what the simplest system call takes.
+func syscallCost() time.Duration {
+	const calls = 20_000
+	begun := time.Now()
+	for range calls {
+		syscall.Getppid()
+	}
+	return time.Since(begun) / calls
+}
+
+// wakeupCost is what it takes to write a byte to a pipe and have the thread that waits for it go on.
+func wakeupCost() (time.Duration, error) {
+	const turns = 2000
+	var there, back [2]int
+	if err := syscall.Pipe(there[:]); err != nil {
+		return 0, err
+	}
+	if err := syscall.Pipe(back[:]); err != nil {
+		return 0, errors.Join(err, syscall.Close(there[0]), syscall.Close(there[1]))
+	}
+	echo := func(from, to int) error {
+		var b [1]byte
+		for range turns {
+			if n, err := syscall.Read(from, b[:]); n == 0 {
+				return cmp.Or(err, io.ErrUnexpectedEOF)
+			}
+			if _, err := syscall.Write(to, b[:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	answered := make(chan error, 1)
+	begun := time.Now()
+	go func() { answered <- echo(there[0], back[1]) }()
+	_, err := syscall.Write(there[1], []byte{0})
+	if err == nil {
+		err = echo(back[0], there[1]) // the last byte stays in the pipe
+	}
+	took := time.Since(begun)
+	err = errors.Join(err, syscall.Close(there[1]), <-answered) // a closed pipe ends the wait for another byte
+	return took / (2 * turns), errors.Join(err, syscall.Close(there[0]), syscall.Close(back[0]), syscall.Close(back[1]))
 }
 
 // procField is the value of the first line of a /proc file that starts with name; "" where there is none.

@@ -32,6 +32,7 @@ type cli struct {
 	Growth    growthCmd    `cmd:"" help:"Orders taken in, worked off and listed with millions stored, against an empty database."`
 	Snapshot  snapshotCmd  `cmd:"" help:"The pipeline under half of its load while a transaction keeps an old snapshot, and how its backlog drains."`
 	Gate      gateCmd      `cmd:"" help:"What the gate adds to a request, in front of an upstream of the bench, against a bare proxy; idle streams, and a storm of logins."`
+	Micro     microCmd     `cmd:"" help:"The Go benchmarks beside the code: groups, encoding, streams, the gate; benchstat reads what they print."`
 	Results   resultsCmd   `cmd:"" help:"Make the page of results, with its charts, of what the others printed with --json."`
 	Sell      sellCmd      `cmd:"" hidden:"" help:"One process of a flash sale."`
 	Beside    besideCmd    `cmd:"" hidden:"" help:"One process beside the gate: its upstream, or a bare proxy."`

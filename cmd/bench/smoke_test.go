@@ -157,3 +157,22 @@ func TestAProgramThatEndsAtItsStartSaysWhy(t *testing.T) {
 	_, err := b.serve(t.Context(), serveConfig{databaseURL: b.url, jwksURL: "http://127.0.0.1:1/", flags: []string{"--no-such-flag"}})
 	require.ErrorContains(t, err, "no-such-flag")
 }
+
+func TestMicroPrintsWhatBenchstatReads(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	require.NoError(t, run(t.Context(), &out, io.Discard, "micro", "--bench=^(BenchmarkDo|BenchmarkEncode|BenchmarkCanonicalPath)$", "--count=1", "--time=1ms"))
+	for _, name := range []string{"BenchmarkDo", "BenchmarkEncode", "BenchmarkCanonicalPath"} {
+		require.Regexp(t, `(?m)^`+name+`\S*\s+\d+\s+[\d.]+ ns/op.* B/op`, out.String())
+	}
+}
+
+func TestTheMachineIsDescribed(t *testing.T) {
+	t.Parallel()
+	m, settings, err := describe(t.Context(), testBed(t).url)
+	require.NoError(t, err)
+	require.Positive(t, m.SyscallNS)
+	require.Positive(t, m.WakeupUS)
+	require.Greater(t, m.WakeupUS*1000, m.SyscallNS, "to wake a thread takes more than one call")
+	require.Equal(t, "on", settings["fsync"])
+}

@@ -6,13 +6,13 @@ import (
 )
 
 // heapRoom is memory that the garbage collector counts and nobody touches, so that it takes up none. The gate holds little and
-// allocates much: this lets it collect after 32 MB and half of what lives, instead of after a few megabytes, which is a tenth more
+// allocates much: this lets it collect after 32 MB and a quarter of what lives, instead of after a few megabytes, which is a tenth more
 // requests a second; and with ten thousand streams sooner than by the usual percentage.
 var heapRoom []byte
 
 const (
-	heapRoomSize = 64 << 20
-	gatePercent  = 50
+	heapRoomSize = 128 << 20
+	gatePercent  = 25
 )
 
 // makeHeapRoom sets the collector up, unless GOGC says otherwise.
