@@ -21,7 +21,7 @@ func microPackages() []string {
 // Run runs the Go benchmarks and prints what they print.
 func (c *microCmd) Run(ctx context.Context, stdio stdio) error {
 	args := append([]string{"test", "-run=^$", "-benchmem", "-bench=" + c.Bench, fmt.Sprintf("-count=%d", c.Count), "-benchtime=" + c.Time.String()}, microPackages()...)
-	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // of its own flags
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Stdout, cmd.Stderr = stdio.out, stdio.err
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("go test (run the bench inside Millrace's sources): %w", err)

@@ -86,7 +86,9 @@ func (p *page) printf(format string, args ...any) {
 
 func (p *page) write(reports []*report) {
 	p.printf("# Results\n\nWhat `cmd/bench` measured, each figure the median of its rounds with their least and greatest value. Everything compared was taken in turn within the same run, ")
-	p.printf("on the same Postgres with `fsync` and `synchronous_commit` on; load generator, servers and Postgres shared the machine. Ratios mean more than rates: rates are the machine's.\n\n")
+	p.printf("on the same Postgres with `fsync` and `synchronous_commit` on; load generator, servers and Postgres shared the machine. Ratios mean more than rates: rates are the machine's, and so are milliseconds. ")
+	p.printf("Machines that look alike differ by several times in what a system call and the waking of a thread take, which stands below.\n\n")
+	p.printf("[limits.md](limits.md) has the profiles of what was missed, what was tried, and what the limit is.\n\n")
 	p.checks(reports)
 	p.machines(reports)
 	for _, r := range reports {
