@@ -26,6 +26,9 @@ import (
 // patience is how long an attack waits for what must come. It is no measure of speed: whoever is slower than this hangs.
 const patience = 45 * time.Second
 
+// headerTimeout is how long the gates wait for a request's header.
+const headerTimeout = 10 * time.Second
+
 const password = "correct horse battery"
 
 // routesOf is the routes file of the site; %[1]s is the upstream's address.
@@ -75,7 +78,7 @@ func startSite(t *testing.T) *site {
 		}
 	})
 	cert, key := s.certificates.write(t, t.TempDir())
-	limits := []string{"--header-timeout=5s", "--idle-timeout=5s", "--max-conns-per-addr=64", "--log-level=DEBUG",
+	limits := []string{"--header-timeout=" + headerTimeout.String(), "--idle-timeout=5s", "--max-conns-per-addr=64", "--log-level=DEBUG",
 		"--mail-host=127.0.0.1", fmt.Sprintf("--mail-port=%d", s.mail.PortNumber()), "--mail-from=Shop <shop@example.com>", "--mail-plain"}
 	s.plain = s.start(t, "plain", s.routes(t), append(limits, "--public-url=http://127.0.0.1", "--plain-cookies", "--ops-addr="+freeAddr(t))...)
 	s.secure = s.start(t, "TLS", s.routes(t), append(limits, "--public-url=https://127.0.0.1", "--tls-cert="+cert, "--tls-key="+key, "--ops-addr="+freeAddr(t))...)

@@ -65,7 +65,7 @@ func TestAttacks(t *testing.T) {
 		t.Run(a.rule, func(t *testing.T) { a.try(t, s) })
 	}
 	t.Run("together", func(t *testing.T) {
-		all := atOnce{T: t}
+		all := atOnce{T: t, slots: make(chan struct{}, 12)}
 		defer all.Wait()
 		for _, a := range together {
 			all.run(a.rule, func(t *testing.T) { a.try(t, s) })
@@ -84,10 +84,17 @@ func TestAttacks(t *testing.T) {
 type atOnce struct {
 	*testing.T
 	sync.WaitGroup
+	slots chan struct{} // how many run beside one another; nil: all
 }
 
 func (a *atOnce) run(name string, try func(*testing.T)) {
-	a.Go(func() { a.T.Run(name, try) })
+	a.Go(func() {
+		if a.slots != nil {
+			a.slots <- struct{}{}
+			defer func() { <-a.slots }()
+		}
+		a.T.Run(name, try)
+	})
 }
 
 // each runs a case on both gates.
