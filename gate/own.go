@@ -42,7 +42,7 @@ func (g *Gate) ownHandler() http.Handler {
 	handle("GET /auth/oidc/{provider}", g.oidcStart)
 	handle("GET /auth/oidc/{provider}/callback", g.oidcCallback)
 	if g.cfg.ForwardAuth {
-		handle("/auth/verify", g.verify)
+		handle(verifyPath, g.verify)
 	}
 	if g.cfg.Mail != nil {
 		handle("GET /auth/signup", g.whereSignUp(g.signUpPage))

@@ -7,6 +7,8 @@ import (
 	"millrace/gate/identity"
 )
 
+const verifyPath = "/auth/verify"
+
 // verify serves proxies that ask before they pass a request on (forward-auth): 200 with the signed identity, or the refusal.
 // Which request is meant stands in X-Forwarded-Method, -Host and -Uri, so only trusted proxies may ask; to all others there is
 // nothing here.

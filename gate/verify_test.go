@@ -48,6 +48,18 @@ func TestForwardAuthAnswersForOtherProxies(t *testing.T) {
 	t.Run("without the headers", func(t *testing.T) {
 		b.get("/auth/verify").want(t, 422, "invalid")
 	})
+	t.Run("by a name of the gate's own, for the site's names alone", func(t *testing.T) {
+		named := setupRoutes(t, "hosts: [shop.example]\n"+defaultRoutes, func(c *Config) {
+			c.ForwardAuth, c.TrustedProxies = true, []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+		})
+		for host, want := range map[string]int{"shop.example": 200, "evil.example": 421} {
+			res := named.get("/auth/verify", "Host", "gate.internal", "X-Forwarded-Method", "GET", "X-Forwarded-Host", host, "X-Forwarded-Uri", "/v1/a", "Authorization", bearer(named.customerKey))
+			res.want(t, want, "")
+			if given := res.Header.Get(identity.Header) != ""; given != (want == 200) || res.Header.Get("X-Request-Id") == "" {
+				t.Errorf("%s: identity given: %t, request id %q", host, given, res.Header.Get("X-Request-Id"))
+			}
+		}
+	})
 	t.Run("to nobody but trusted proxies", func(t *testing.T) {
 		plain := setup(t, func(c *Config) {
 			c.ForwardAuth, c.TrustedProxies = true, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}

@@ -15,8 +15,8 @@ import (
 // field is a header of HTTP/2, pseudo-headers included, in the order in which it is sent.
 type field struct{ name, value string }
 
-// stream2 sends one request by frames of HTTP/2, trailers if there are any, and returns the status, or how the gate ended it.
-func (s *site) stream2(t testing.TB, from, body string, fields, trailers []field) string {
+// conn2 is a connection of HTTP/2 to the secure gate, and how headers are written on it.
+func (s *site) conn2(t testing.TB, from string) (*http2.Framer, func([]field) []byte) {
 	t.Helper()
 	config := s.secure.tls.Clone()
 	config.NextProtos = []string{"h2"}
@@ -24,18 +24,20 @@ func (s *site) stream2(t testing.TB, from, body string, fields, trailers []field
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
 	if err := conn.(*tls.Conn).Handshake(); err != nil || conn.(*tls.Conn).ConnectionState().NegotiatedProtocol != "h2" {
 		t.Fatalf("the gate does not speak HTTP/2: %v", err)
 	}
 	framer := http2.NewFramer(conn, conn)
 	framer.AllowIllegalWrites = true
+	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	if _, err := conn.Write([]byte(http2.ClientPreface)); err != nil {
 		t.Fatal(err)
 	}
+	_ = framer.WriteSettings() // the gate may hang up at any time; what it said shows in what is read
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
-	encode := func(fields []field) []byte {
+	return framer, func(fields []field) []byte {
 		block.Reset()
 		for _, f := range fields {
 			if err := encoder.WriteField(hpack.HeaderField{Name: f.name, Value: f.value}); err != nil {
@@ -44,8 +46,13 @@ func (s *site) stream2(t testing.TB, from, body string, fields, trailers []field
 		}
 		return bytes.Clone(block.Bytes())
 	}
+}
+
+// stream2 sends one request by frames of HTTP/2, trailers if there are any, and returns the status, or how the gate ended it.
+func (s *site) stream2(t testing.TB, from, body string, fields, trailers []field) string {
+	t.Helper()
+	framer, encode := s.conn2(t, from)
 	// The gate may hang up in the middle; what it said shows in what is read.
-	_ = framer.WriteSettings()
 	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: encode(fields), EndHeaders: true, EndStream: body == "" && trailers == nil})
 	if body != "" {
 		_ = framer.WriteData(1, trailers == nil, []byte(body))
@@ -53,7 +60,12 @@ func (s *site) stream2(t testing.TB, from, body string, fields, trailers []field
 	if trailers != nil {
 		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: encode(trailers), EndHeaders: true, EndStream: true})
 	}
-	framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	return answer2(t, framer)
+}
+
+// answer2 is the status that a stream is answered with, or how the gate ended it.
+func answer2(t testing.TB, framer *http2.Framer) string {
+	t.Helper()
 	for {
 		frame, err := framer.ReadFrame()
 		if isTimeout(err) {
@@ -69,6 +81,27 @@ func (s *site) stream2(t testing.TB, from, body string, fields, trailers []field
 			return "reset"
 		case *http2.GoAwayFrame:
 			return "goaway"
+		}
+	}
+}
+
+// longerThanItsLength sends as much of a body as was announced, and more only once the gate has had time to ask the upstream: it must
+// not ask before the body has ended.
+func longerThanItsLength(t *testing.T, s *site) {
+	for _, body := range []string{"", "hi"} {
+		id := s.id()
+		framer, encode := s.conn2(t, s.address())
+		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, EndHeaders: true, BlockFragment: encode([]field{{":method", "POST"}, {":scheme", "https"},
+			{":authority", host}, {":path", "/open/" + id}, {"content-length", strconv.Itoa(len(body))}})})
+		if body != "" {
+			_ = framer.WriteData(1, false, []byte(body))
+		}
+		for range 20 { // others come through meanwhile
+			s.ask(t, s.secure, s.address(), request("GET", "/open/"+s.id())).want(t, 200, "")
+		}
+		_ = framer.WriteData(1, true, []byte(smuggled))
+		if got := answer2(t, framer); got < "400" || s.upstream.seen(id) != nil {
+			t.Errorf("a body longer than %d: %s; the upstream saw %+v", len(body), got, s.upstream.seen(id))
 		}
 	}
 }

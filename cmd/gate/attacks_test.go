@@ -29,6 +29,7 @@ var together = []attack{
 	{"one request stays one request", smuggling},
 	{"no upgrade leads past the gate", upgradesPastTheGate},
 	{"HTTP/2 is not turned into another request", http2Tricks},
+	{"a body longer than its length reaches nobody", longerThanItsLength},
 	{"no token but the gate's own is an identity", forgedTokens},
 	{"a key and a cookie are never taken together", keyAndCookie},
 	{"an expired key is refused while it is in use", expiredKeyInUse},

@@ -36,7 +36,7 @@ type Outcome[A any] struct {
 	Err    error
 }
 
-// Config bounds a Committer. All fields are required but Divide and Observe.
+// Config bounds a Committer. All fields are required but Further, Patience, Divide and Observe.
 type Config struct {
 	MaxGroup int // requests in one flush, at most
 	MaxQueue int // requests waiting, at most; past it Do returns ErrBusy
@@ -117,7 +117,7 @@ func (c *Committer[Q, A]) enqueue(r *request[Q, A]) error {
 	if c.running == 0 {
 		c.begun = r.arrived
 	}
-	if c.running == 0 || c.running < c.config.Flushes && c.worthAnother() {
+	if c.running == 0 || c.running < c.config.Flushes && c.worthAnother() { // take asks again; to ask here too saves a goroutine
 		c.running++
 		c.wg.Add(1)
 		go c.work()
