@@ -115,6 +115,7 @@ func (b *testBundle) requireSound() {
 		"keys, lines or events without an order": `SELECT (SELECT count(*) FROM idempotency_keys k WHERE NOT EXISTS (SELECT FROM orders o WHERE o.id = k.order_id))
 			+ (SELECT count(*) FROM order_lines l WHERE NOT EXISTS (SELECT FROM orders o WHERE o.id = l.order_id))
 			+ (SELECT count(*) FROM order_events e WHERE NOT EXISTS (SELECT FROM orders o WHERE o.id = e.order_id))`,
+		"orders without a customer":        `SELECT count(*) FROM orders o WHERE NOT EXISTS (SELECT FROM customers c WHERE c.id = o.customer_id)`,
 		"holes in received_seq":            `SELECT (SELECT value FROM counters WHERE name = 'received') - count(*) + abs(coalesce(max(received_seq), 0) - count(*)) FROM orders`,
 		"orders whose lines sum otherwise": `SELECT count(*) FROM orders o WHERE total_minor <> (SELECT sum(total_minor) FROM order_lines l WHERE l.order_id = o.id)`,
 		"stock levels that do not add up": `SELECT count(*) FROM inventory_levels l

@@ -22,7 +22,7 @@ type CustomerUpdate struct {
 
 // EnsureCustomer is the principal's customer, made at first sight with the e-mail and name of the identity token.
 func (s *Store) EnsureCustomer(ctx context.Context, p millrace.Principal) (*millrace.Customer, error) {
-	if _, err := s.customerID(ctx, p); err != nil {
+	if err := s.makeCustomer(ctx, p); err != nil {
 		return nil, err
 	}
 	return s.FindCustomer(ctx, p.Subject)
@@ -42,7 +42,7 @@ func (s *Store) UpdateCustomer(ctx context.Context, p millrace.Principal, u Cust
 	if err := u.validate(); err != nil {
 		return nil, err
 	}
-	if _, err := s.customerID(ctx, p); err != nil {
+	if err := s.makeCustomer(ctx, p); err != nil {
 		return nil, err
 	}
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
@@ -115,28 +115,27 @@ func (s *Store) EraseCustomer(ctx context.Context, subject string) error {
 	return translate(err)
 }
 
-// customerID is the id of the principal's customer, made at first sight.
-func (s *Store) customerID(ctx context.Context, p millrace.Principal) (uuid.UUID, error) {
-	if id, ok := s.customers.get(p.Subject); ok {
-		return id, nil
+// makeCustomer makes the principal's customer at first sight. Two first sights at once make one: who comes second writes nothing.
+func (s *Store) makeCustomer(ctx context.Context, p millrace.Principal) error {
+	if _, known := s.customers.get(p.Subject); known {
+		return nil
 	}
 	q := s.queries()
 	row, err := q.FindCustomer(ctx, p.Subject)
 	if err != nil {
 		id, idErr := uuid.NewV7()
 		if idErr != nil {
-			return uuid.Nil, idErr
+			return idErr
 		}
-		// Two first sights at once make one customer: who comes second writes nothing and reads the first's.
 		if err := q.CreateCustomer(ctx, dbsqlc.CreateCustomerParams{ID: id, Subject: p.Subject, Email: p.Email, Name: p.Name, At: s.now()}); err != nil {
-			return uuid.Nil, translate(err)
+			return translate(err)
 		}
 		if row, err = q.FindCustomer(ctx, p.Subject); err != nil {
-			return uuid.Nil, translate(err)
+			return translate(err)
 		}
 	}
 	s.customers.put(p.Subject, row.ID)
-	return row.ID, nil
+	return nil
 }
 
 func customerOf(r dbsqlc.Customer) (*millrace.Customer, error) {

@@ -3,6 +3,7 @@ package db_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"net"
 	"os"
@@ -190,9 +191,13 @@ func (c *cutConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// commits reports whether a message ends a transaction: by a commit, or as the whole intake that is sent in one, with its first events.
+// commits reports whether a message ends a transaction: by a commit, which is sent as a query or as pgx prepared it, along with what is
+// written; or as the whole intake that is sent in one, with its first events.
 func commits(message []byte) bool {
-	return bytes.Contains(message, []byte("commit\x00")) || bytes.Contains(message, []byte(millrace.EventOrderPlaced))
+	digest := sha256.Sum256([]byte("commit"))
+	return bytes.Contains(message, []byte("Q\x00\x00\x00\x0bcommit\x00")) ||
+		bytes.Contains(message, fmt.Appendf(nil, "\x00stmtcache_%x\x00", digest[:24])) || // bound to the unnamed portal
+		bytes.Contains(message, []byte(millrace.EventOrderPlaced))
 }
 
 func (c *cutConn) Read(p []byte) (int, error) {

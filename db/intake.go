@@ -38,6 +38,7 @@ type Placed struct {
 type intakeRequest struct {
 	PlaceOrder
 	customer *millrace.Customer
+	newcomer bool // the customer is made along with the order
 }
 
 // PlaceOrder takes an order in: the order, its lines, its first event, the idempotency record and the job that reserves its stock, in
@@ -49,62 +50,55 @@ func (s *Store) PlaceOrder(ctx context.Context, p PlaceOrder) (Placed, error) {
 	if err := p.Request.Validate(); err != nil {
 		return Placed{}, err
 	}
-	customer, err := s.orderingCustomer(ctx, p)
+	customer, newcomer, err := s.orderingCustomer(ctx, p)
 	if err != nil {
-		return Placed{}, translate(err)
+		return Placed{}, err
 	}
 	id := principalKey{p.Principal.Subject, p.Key}
 	if !s.inFlight.add(id) {
 		return Placed{}, millrace.Errorf(millrace.CodeInFlight, "The first request under this Idempotency-Key is still being worked on: send it again shortly.")
 	}
-	r := &intakeRequest{PlaceOrder: p, customer: customer}
+	r := &intakeRequest{PlaceOrder: p, customer: customer, newcomer: newcomer}
 	placed, err := s.intake.Do(ctx, r)
 	s.inFlight.remove(id)
 	return placed, translate(err)
 }
 
-// orderingCustomer is the customer that orders, loaded as far as the request needs it.
-func (s *Store) orderingCustomer(ctx context.Context, p PlaceOrder) (*millrace.Customer, error) {
-	if err := s.checkStranger(ctx, p); err != nil {
-		return nil, err
+// orderingCustomer is the customer that orders, loaded as far as the request needs it, and whether it is one whom nobody has seen before:
+// a request that can never succeed makes no customer.
+func (s *Store) orderingCustomer(ctx context.Context, p PlaceOrder) (c *millrace.Customer, newcomer bool, err error) {
+	c = &millrace.Customer{Subject: p.Principal.Subject, Email: p.Principal.Email, Name: p.Principal.Name}
+	saysAll := p.Request.ShipTo != nil && (p.Request.Email != "" || p.Principal.Email != "")
+	var known bool
+	if c.ID, known = s.customers.get(c.Subject); known && saysAll {
+		return c, false, nil
 	}
-	if p.Request.ShipTo == nil || p.Request.Email == "" && p.Principal.Email == "" {
-		return s.EnsureCustomer(ctx, p.Principal)
+	stored, err := s.FindCustomer(ctx, c.Subject)
+	switch {
+	case millrace.ErrorCode(err) == millrace.CodeNotFound:
+		c.ID, err = uuid.NewV7()
+		return c, true, err
+	case err != nil:
+		return nil, false, err
 	}
-	id, err := s.customerID(ctx, p.Principal)
-	if err != nil {
-		return nil, err
+	s.customers.put(c.Subject, stored.ID)
+	if saysAll {
+		c.ID = stored.ID
+		return c, false, nil
 	}
-	return &millrace.Customer{ID: id, Subject: p.Principal.Subject, Email: p.Principal.Email}, nil
+	return stored, false, nil
 }
 
-// checkStranger prices the request of somebody who is no customer yet, so that a request which can never succeed makes no customer.
-func (s *Store) checkStranger(ctx context.Context, p PlaceOrder) error {
-	if _, known := s.customers.get(p.Principal.Subject); known {
-		return nil
-	}
-	_, err := s.FindCustomer(ctx, p.Principal.Subject)
-	if millrace.ErrorCode(err) != millrace.CodeNotFound {
-		return err
-	}
-	r := &intakeRequest{PlaceOrder: p}
-	prices, err := s.prices.find(ctx, s.queries(), skusOf([]*intakeRequest{r}))
-	if err != nil {
-		return err
-	}
-	stranger := &millrace.Customer{Subject: p.Principal.Subject, Email: p.Principal.Email}
-	_, err = millrace.NewOrder(uuid.Nil, stranger, &r.Request, prices.products, s.now(), "")
-	return err
-}
-
-// flushIntake takes in a group of orders in one round trip. It counts on the prices that it remembers and on keys that are new; where
-// the transaction finds that one or the other does not hold, it looks and tries again, in the end with the catalogue held still.
+// flushIntake takes in a group of orders in one round trip. It counts on the prices that it remembers, on keys that are new and on
+// newcomers being that; where the transaction finds that one of them does not hold, it looks and tries again, in the end with the
+// catalogue held still.
 func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[Placed], error) {
-	const tries = 4
+	const tries = 6
 	for try := 1; ; try++ {
 		var in intakeSet
 		err := s.tryIntake(ctx, requests, &in, try == tries)
 		usedKey, outdated := isUniqueViolation(err, "idempotency_keys_pkey"), isMissing(err, "orders", "received_seq")
+		knownByNow := isUniqueViolation(err, "customers_subject_key")
 		if usedKey {
 			s.lookups.expect()
 		}
@@ -113,12 +107,37 @@ func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]g
 		}
 		switch {
 		case err == nil:
+			s.remember(&in.newcomers)
 			s.ring(in.orders...)
 			return in.outcomes, nil
-		case try == tries, !usedKey && !outdated:
+		case try == tries, !usedKey && !outdated && !knownByNow:
 			return nil, fmt.Errorf("take in %d orders: %w", len(in.orders), err)
 		}
+		if knownByNow {
+			if err := s.meet(ctx, &in.newcomers); err != nil {
+				return nil, err
+			}
+		}
 	}
+}
+
+// remember keeps who the newcomers of a group that was written are.
+func (s *Store) remember(c *dbsqlc.InsertCustomersParams) {
+	for i, subject := range c.Subjects {
+		s.customers.put(subject, c.Ids[i])
+	}
+}
+
+// meet looks up who of a group's newcomers are known by now.
+func (s *Store) meet(ctx context.Context, c *dbsqlc.InsertCustomersParams) error {
+	rows, err := s.queries().CustomerIDs(ctx, c.Subjects)
+	if err != nil {
+		return fmt.Errorf("look up customers: %w", err)
+	}
+	for _, r := range rows {
+		s.customers.put(r.Subject, r.ID)
+	}
+	return nil
 }
 
 func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *intakeSet, holdCatalogue bool) error {
@@ -130,9 +149,11 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 		if err := s.makeOrders(ctx, s.queries(), requests, in, &statements); err != nil || len(in.orders) == 0 {
 			return err
 		}
-		return statements.commit(ctx, s.pool)
+		err := statements.commit(ctx, s.pool)
+		s.announce(in.jobs, err)
+		return err
 	}
-	return s.inTx(ctx, func(tx pgx.Tx) error {
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		q := dbsqlc.New(tx)
 		version, err := q.HoldCatalogue(ctx)
 		if err != nil {
@@ -147,6 +168,8 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 		}
 		return s.beforeCommit(ctx, tx, in.header.Ids)
 	})
+	s.announce(in.jobs, err)
+	return err
 }
 
 // makeOrders makes orders of the requests that are not repeats, and collects what is to be written.
@@ -167,7 +190,11 @@ func (s *Store) makeOrders(ctx context.Context, q *dbsqlc.Queries, requests []*i
 	}
 	in.header.CatalogueVersion = prices.version
 	in.outcomes = make([]group.Outcome[Placed], len(requests))
+	in.newcomers.At = s.now()
 	for i, r := range requests {
+		if r.newcomer {
+			s.introduce(r, in)
+		}
 		if k, ok := known[principalKey{r.Principal.Subject, r.Key}]; ok {
 			in.outcomes[i] = replay(r, k)
 		} else {
@@ -181,6 +208,15 @@ func (s *Store) makeOrders(ctx context.Context, q *dbsqlc.Queries, requests []*i
 		return err
 	}
 	return in.collect(ctx, statements.queries())
+}
+
+// introduce gives a newcomer the id of the customer that was made of them meanwhile, or that the group makes for a request before theirs.
+func (s *Store) introduce(r *intakeRequest, in *intakeSet) {
+	if id, known := s.customers.get(r.customer.Subject); known {
+		r.customer.ID, r.newcomer = id, false
+	} else if id, made := in.made[r.customer.Subject]; made {
+		r.customer.ID = id
+	}
 }
 
 // lookups says when keys are looked up before they are used. A look costs a round trip that new keys do not need; without one a used
@@ -259,13 +295,15 @@ func (s *Store) prepare(r *intakeRequest, catalogue map[string]millrace.Product,
 
 // intakeSet gathers new orders as columns, and what each request is answered.
 type intakeSet struct {
-	outcomes []group.Outcome[Placed]
-	orders   []*millrace.Order
-	jobs     []millrace.Job
-	keys     dbsqlc.InsertIdempotencyKeysParams
-	lines    dbsqlc.InsertLinesParams
-	header   dbsqlc.InsertOrdersParams
-	events   changeSet
+	outcomes  []group.Outcome[Placed]
+	orders    []*millrace.Order
+	jobs      []millrace.Job
+	newcomers dbsqlc.InsertCustomersParams
+	made      map[string]uuid.UUID // the newcomers by subject
+	keys      dbsqlc.InsertIdempotencyKeysParams
+	lines     dbsqlc.InsertLinesParams
+	header    dbsqlc.InsertOrdersParams
+	events    changeSet
 }
 
 func (w *intakeSet) add(o *millrace.Order, r *intakeRequest, response []byte) error {
@@ -280,6 +318,9 @@ func (w *intakeSet) add(o *millrace.Order, r *intakeRequest, response []byte) er
 		w.events.addEvent(e)
 	}
 
+	if r.newcomer {
+		w.addNewcomer(r.customer)
+	}
 	k := &w.keys
 	k.Principals = append(k.Principals, r.Principal.Subject)
 	k.Keys = append(k.Keys, r.Key)
@@ -302,6 +343,21 @@ func (w *intakeSet) add(o *millrace.Order, r *intakeRequest, response []byte) er
 	return nil
 }
 
+func (w *intakeSet) addNewcomer(c *millrace.Customer) {
+	if _, made := w.made[c.Subject]; made {
+		return
+	}
+	if w.made == nil {
+		w.made = make(map[string]uuid.UUID)
+	}
+	w.made[c.Subject] = c.ID
+	p := &w.newcomers
+	p.Ids = append(p.Ids, c.ID)
+	p.Subjects = append(p.Subjects, c.Subject)
+	p.Emails = append(p.Emails, c.Email)
+	p.Names = append(p.Names, c.Name)
+}
+
 func (w *intakeSet) addHeader(o *millrace.Order, shipTo json.RawMessage) {
 	h := &w.header
 	h.Ids = append(h.Ids, o.ID)
@@ -321,7 +377,11 @@ func (w *intakeSet) addHeader(o *millrace.Order, shipTo json.RawMessage) {
 
 // collect turns the set into statements; the orders come last, since they take the counter's lock.
 func (w *intakeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
-	return errors.Join(q.InsertIdempotencyKeys(ctx, w.keys), q.InsertLines(ctx, w.lines), q.InsertEvents(ctx, w.events.events),
+	var err error
+	if len(w.newcomers.Ids) > 0 {
+		err = q.InsertCustomers(ctx, w.newcomers)
+	}
+	return errors.Join(err, q.InsertIdempotencyKeys(ctx, w.keys), q.InsertLines(ctx, w.lines), q.InsertEvents(ctx, w.events.events),
 		q.InsertOrders(ctx, w.header))
 }
 

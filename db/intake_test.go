@@ -317,3 +317,67 @@ func TestARequestThatCannotSucceedMakesNoCustomer(t *testing.T) {
 	require.NoError(t, err)
 	require.EqualValues(t, 1, b.count("SELECT count(*) FROM customers WHERE subject = 'a stranger'"))
 }
+
+// Newcomers are made along with their first order: once, whoever else makes them at the same time, and though the order of another
+// fails, or their own first one.
+func TestNewcomersAreMadeOnceWithTheirFirstOrder(t *testing.T) {
+	t.Parallel()
+	oneAndMany(t, func(t *testing.T, change func(*db.Config)) {
+		const newcomers, ordersEach = 20, 6
+		b := setup(t)
+		stores := b.stores(3, change)
+		skus := []string{"TEA-001", "TEA-001", "TEA-001", "TEA-001", "TEA-001", "NO-SUCH-SKU"}
+		release := b.lock(intakeCounter) // so that they are many in a group
+		time.AfterFunc(100*time.Millisecond, release)
+		b.concurrently(newcomers*ordersEach, func(i int) error {
+			who, which := i/ordersEach, i%ordersEach
+			subject := fmt.Sprint("newcomer ", who)
+			key := fmt.Sprint("order ", which)
+			if which == 1 && who%5 == 0 {
+				key = "bad \x00" // refused by the database
+			}
+			_, err := stores[i%len(stores)].PlaceOrder(t.Context(), placement(millrace.Principal{Subject: subject, Email: "new@example.com", Name: subject}, key, request(skus[which])))
+			want := millrace.Code("")
+			switch {
+			case skus[which] == "NO-SUCH-SKU":
+				want = millrace.CodeInvalid
+			case key != fmt.Sprint("order ", which):
+				want = millrace.CodeInternal
+			}
+			if code := millrace.ErrorCode(err); code != want {
+				return fmt.Errorf("of %s, order %d: %q instead of %q (%w)", subject, which, code, want, err)
+			}
+			return nil
+		})
+		require.EqualValues(t, newcomers, b.count("SELECT count(*) FROM customers WHERE subject LIKE 'newcomer %' AND name = subject AND email = 'new@example.com'"))
+		require.EqualValues(t, newcomers, b.count(`SELECT count(*) FROM (SELECT customer_id FROM orders o JOIN customers c ON c.id = o.customer_id
+			JOIN idempotency_keys k ON k.order_id = o.id AND k.principal = c.subject GROUP BY 1 HAVING count(*) >= 4) x`))
+		require.EqualValues(t, newcomers*5-4, b.count("SELECT count(*) FROM orders"))
+		b.requireSound()
+	})
+}
+
+// A newcomer whom another process made while their order was being written is found, and the order is theirs.
+func TestANewcomerWhomAnotherProcessMakesMeanwhileIsFound(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	other := b.stores(1)[0]
+	grace := millrace.Principal{Subject: "grace", Email: "grace@example.com"}
+	release := b.lock(intakeCounter)
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.store.PlaceOrder(t.Context(), placement(grace, "k1", request("TEA-001")))
+		done <- err
+	}()
+	b.untilBlocked(1) // grace is inserted by now, and not committed
+	go func() {
+		_, err := other.PlaceOrder(t.Context(), placement(grace, "k2", request("CUP-002")))
+		done <- err
+	}()
+	b.untilBlocked(2)
+	release()
+	require.NoError(t, <-done)
+	require.NoError(t, <-done)
+	require.EqualValues(t, 2, b.count("SELECT count(*) FROM orders o JOIN customers c ON c.id = o.customer_id WHERE c.subject = 'grace'"))
+	b.requireSound()
+}

@@ -33,6 +33,9 @@ func NewPool(ctx context.Context, databaseURL string, maxConns int32) (*pgxpool.
 		// Every statement is meant to find its rows by an index. Left to itself the planner reads whole tables while they are small or
 		// their statistics old, and keeps doing so, in plans that it caches, while they grow by thousands of rows a second.
 		"enable_seqscan": "off",
+		// A plan is kept and serves every call: one made for an array of a few rows always looks cheaper than the kept one, so that Postgres
+		// would plan most statements anew at each call, which takes it longer than to run them.
+		"plan_cache_mode": "force_generic_plan",
 		// Short statements gain nothing from compilation or from further processes.
 		"jit":                             "off",
 		"max_parallel_workers_per_gather": "0",

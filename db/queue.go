@@ -41,14 +41,17 @@ type failedRow struct{}
 
 func (failedRow) Scan(...any) error { return errOnlyExec }
 
-// jobs gives River's insert over the collection.
-func (w *writes) jobs(pool *pgxpool.Pool) pgx.Tx { return jobWrites{writes: w, pool: pool} }
+// jobs gives River's insert over the collection, with what announces the jobs or without.
+func (w *writes) jobs(pool *pgxpool.Pool, announced bool) pgx.Tx {
+	return jobWrites{writes: w, pool: pool, announced: announced}
+}
 
 // jobWrites is as much of a transaction as River's InsertManyFastTx asks for. Anything else would panic.
 type jobWrites struct {
-	pgx.Tx // nil
-	writes *writes
-	pool   *pgxpool.Pool
+	pgx.Tx    // nil
+	writes    *writes
+	pool      *pgxpool.Pool
+	announced bool
 }
 
 // Conn is asked for its settings; without one they are pgx's own.
@@ -56,6 +59,9 @@ func (j jobWrites) Conn() *pgx.Conn { return nil }
 
 // Exec collects a statement: the announcement of new jobs.
 func (j jobWrites) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	if !j.announced {
+		return pgconn.CommandTag{}, nil
+	}
 	return j.writes.Exec(ctx, sql, args...)
 }
 
@@ -139,14 +145,20 @@ func (w *writes) send(ctx context.Context, tx pgx.Tx) error {
 }
 
 // commit runs what was collected as a transaction of its own, in one round trip: what is sent without a pause between is one
-// transaction, which ends with the last of it. The outcome is errCommitUnknown where it was sent and not answered.
+// transaction, which ends with the last of it.
 func (w *writes) commit(ctx context.Context, pool *pgxpool.Pool) error {
 	conn, err := pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	err = conn.SendBatch(ctx, &w.batch).Close()
+	return w.end(ctx, conn)
+}
+
+// end runs what was collected, with which the transaction on a connection ends. The outcome is errCommitUnknown where it was sent and
+// not answered.
+func (w *writes) end(ctx context.Context, c sender) error {
+	err := c.SendBatch(ctx, &w.batch).Close()
 	if err != nil && !isServerError(err) && !pgconn.SafeToRetry(err) {
 		return fmt.Errorf("%w: %w", errCommitUnknown, err)
 	}

@@ -3,8 +3,10 @@ package db
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +29,9 @@ type Config struct {
 	Policy millrace.PaymentPolicy
 	// Ring is told, after a commit, of each order that changed and whose it is. It must not block.
 	Ring func(orderID, customerID uuid.UUID)
+	// Announce is told, after a commit, which queues have new jobs. It must not block. Without it they are announced in the transaction
+	// that adds them, whose commit then takes a lock that the whole database shares and keeps it while the log is written.
+	Announce func(queues ...string)
 	// MaxGroup bounds how many callers share a transaction (default 256); 1 gives each its own.
 	MaxGroup int
 	// MaxQueue bounds how many callers wait for each kind of command (default 4096); past it they get CodeBusy. Of those who place
@@ -204,7 +209,8 @@ func (s *Store) rehearse(ctx context.Context) error {
 	return nil
 }
 
-// insertJobs collects the jobs that a change asks for, and what announces them, among the statements of its transaction.
+// insertJobs collects the jobs that a change asks for among the statements of its transaction, and what announces them unless that is
+// done afterwards.
 func (s *Store) insertJobs(ctx context.Context, statements *writes, jobs []millrace.Job) error {
 	if len(jobs) == 0 {
 		return nil
@@ -213,8 +219,22 @@ func (s *Store) insertJobs(ctx context.Context, statements *writes, jobs []millr
 	for i, j := range jobs {
 		params[i] = river.InsertManyParams{Args: j, InsertOpts: &river.InsertOpts{Queue: j.Queue(), MaxAttempts: s.config.MaxAttempts}}
 	}
-	if _, err := s.river.InsertManyFastTx(ctx, statements.jobs(s.pool), params); err != nil {
+	if _, err := s.river.InsertManyFastTx(ctx, statements.jobs(s.pool, s.config.Announce == nil), params); err != nil {
 		return fmt.Errorf("insert jobs: %w", err)
 	}
 	return nil
+}
+
+// announce tells of jobs that were added by a transaction, or may have been: it is a hint.
+func (s *Store) announce(jobs []millrace.Job, err error) {
+	if s.config.Announce == nil || len(jobs) == 0 || err != nil && !errors.Is(err, errCommitUnknown) {
+		return
+	}
+	var queues []string
+	for _, j := range jobs {
+		if q := j.Queue(); !slices.Contains(queues, q) {
+			queues = append(queues, q)
+		}
+	}
+	s.config.Announce(queues...)
 }

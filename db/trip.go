@@ -15,8 +15,7 @@ import (
 )
 
 // A flush of a quiet shop spends its time on the way to Postgres and back rather than in it, so what can be known beforehand is sent
-// together: the beginning of a transaction with its first questions, and all that it writes. Only the commit goes by itself, so that
-// what is lost before it is known not to have happened.
+// together: the beginning of a transaction with its first questions, and all that it writes with its commit.
 
 // question asks for rows through generated code and keeps what it gets. It is called twice: first to collect its statements, when
 // every answer is errNotYet, and then to read their answers in the same order.
@@ -163,67 +162,59 @@ func collectParts(ctx context.Context, c dbsqlc.DBTX, ids []uuid.UUID, p parts) 
 }
 
 // inTrips is inTx for a transaction whose first questions are known: they go along with its beginning, and what decide returns is
-// written in one more round trip before the commit. decide may ask further questions of the connection it is given.
+// written and committed in one more round trip. decide may ask further questions of the connection it is given.
 func (s *Store) inTrips(ctx context.Context, first []question, decide func(sender) (*changeSet, error)) error {
 	if err := s.rehearse(ctx); err != nil {
 		return err
 	}
 	if s.config.InTx != nil { // which wants a pgx.Tx
-		return s.inTx(ctx, func(tx pgx.Tx) error {
-			w, err := begin(ctx, tx, nil, first, decide)
+		var jobs []millrace.Job
+		err := s.inTx(ctx, func(tx pgx.Tx) error {
+			statements, w, err := s.decide(ctx, tx, nil, first, decide)
 			if err != nil {
 				return err
 			}
-			if err := s.write(ctx, tx, w); err != nil {
+			jobs = w.jobs
+			if err := statements.send(ctx, tx); err != nil {
 				return err
 			}
 			return s.beforeCommit(ctx, tx, w.ids())
 		})
+		s.announce(jobs, err)
+		return err
 	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release() // which closes a connection that is left in a transaction
-	w, err := begin(ctx, conn, []string{"begin"}, first, decide)
+	statements, w, err := s.decide(ctx, conn, []string{"begin"}, first, decide)
 	if err == nil {
-		err = s.write(ctx, conn, w)
+		statements.batch.Queue("commit")
+		err = statements.end(ctx, conn)
+		s.announce(w.jobs, err)
 	}
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
-	defer cancel()
 	if err != nil {
-		_, _ = conn.Exec(end, "rollback") // see Release
-		return err
-	}
-	tag, err := conn.Exec(end, "commit")
-	switch {
-	case err != nil && !isServerError(err):
-		return fmt.Errorf("%w: %w", errCommitUnknown, err)
-	case err == nil && tag.String() == "ROLLBACK":
-		return pgx.ErrTxCommitRollback
+		rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+		defer cancel()
+		_, _ = conn.Exec(rollback, "rollback") // see Release
 	}
 	return err
 }
 
-// begin sends what begins a transaction, and its first questions, and has it decided what to write.
-func begin(ctx context.Context, c sender, begin []string, first []question, decide func(sender) (*changeSet, error)) (*changeSet, error) {
+// decide sends what begins a transaction, and its first questions, and collects what is then decided to write, jobs included.
+func (s *Store) decide(ctx context.Context, c sender, begin []string, first []question, decide func(sender) (*changeSet, error)) (*writes, *changeSet, error) {
 	if err := ask(ctx, c, begin, first...); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return decide(c)
-}
-
-// write writes a change set in one round trip, its jobs and what announces them included.
-func (s *Store) write(ctx context.Context, c sender, w *changeSet) error {
-	var statements writes
-	if err := s.insertJobs(ctx, &statements, w.jobs); err != nil {
-		return err
+	w, err := decide(c)
+	if err != nil {
+		return nil, nil, err
 	}
-	if err := w.collect(ctx, statements.queries()); err != nil {
-		return err
+	statements := &writes{}
+	if err := s.insertJobs(ctx, statements, w.jobs); err != nil {
+		return nil, nil, err
 	}
-	if statements.batch.Len() == 0 {
-		return nil
-	}
-	return c.SendBatch(ctx, &statements.batch).Close()
+	err = w.collect(ctx, statements.queries())
+	return statements, w, err
 }

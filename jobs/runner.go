@@ -39,6 +39,7 @@ type Config struct {
 	KeepKeys      time.Duration // how long idempotency keys are kept (default 7 days)
 	KeepJobs      time.Duration // how long completed jobs are kept (default 10 min)
 	PollOnly      bool          // do without LISTEN, behind a pooler for instance
+	Local         *Local        // tells of the jobs that this process adds (default: only Postgres does)
 	// Around, if set, runs each try of a job: it calls run and returns its error.
 	Around func(ctx context.Context, job *rivertype.JobRow, run func(context.Context) error) error
 	// Observe is told what became of each try of a job.
@@ -83,7 +84,7 @@ func New(c Config) (*Runner, error) {
 		return nil, err
 	}
 	r := &Runner{config: c}
-	r.client, err = river.NewClient(riverpgxv5.New(c.Pool), &river.Config{
+	r.client, err = river.NewClient(listening{riverpgxv5.New(c.Pool), cmp.Or(c.Local, &Local{})}, &river.Config{
 		Schema:                      migrations.RiverSchema,
 		Logger:                      c.Logger,
 		Queues:                      queues,

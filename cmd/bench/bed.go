@@ -63,13 +63,16 @@ func (f *commonFlags) newBedWith(ctx context.Context, stdio stdio, steps int, ex
 		if err := os.Chmod(b.dir, 0o755); err != nil { //nolint:gosec // the server's user may be another, and its own folder in it is closed
 			return nil, err
 		}
-		settings := map[string]string{"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min", "autovacuum_naptime": "10s"}
+		settings := map[string]string{"shared_buffers": "1GB", "max_wal_size": "8GB", "min_wal_size": "4GB", "checkpoint_timeout": "15min", "autovacuum_naptime": "10s"}
 		maps.Copy(settings, extra)
 		b.server, err = embedded.Start(ctx, embedded.Config{Dir: filepath.Join(b.dir, "pg"), MaxConnections: 200, Settings: settings})
 		if err != nil {
 			return nil, errors.Join(err, os.RemoveAll(b.dir))
 		}
 		b.url, b.bin = b.server.URL("postgres"), b.server.Installation().BinDir
+		if err := b.breakIn(ctx); err != nil {
+			return nil, errors.Join(err, b.close(ctx))
+		}
 	} else {
 		out, err := exec.CommandContext(ctx, "pg_config", "--bindir").Output()
 		if err != nil {
@@ -78,6 +81,26 @@ func (f *commonFlags) newBedWith(ctx context.Context, stdio stdio, steps int, ex
 		b.bin = strings.TrimSpace(string(out))
 	}
 	return b, nil
+}
+
+// walAhead is how much write-ahead log the server has room for before it must make files, in segments of 16 MB.
+const walAhead = 128
+
+// breakIn gives a new server the files of log that one which has run for a while has: it writes over old ones, where a new one makes
+// and fills each, and whoever commits then waits for 20 to 50 ms.
+func (b *bed) breakIn(ctx context.Context) error {
+	c, err := pgx.Connect(ctx, b.url)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	for range walAhead {
+		if _, err := c.Exec(ctx, "SELECT pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()"); err != nil {
+			return err
+		}
+	}
+	_, err = c.Exec(ctx, "CHECKPOINT")
+	return err
 }
 
 // close drops the databases it made and stops the Postgres it started.
@@ -95,12 +118,15 @@ func (b *bed) close(ctx context.Context) error {
 	return err
 }
 
-// clear drops the databases made so far, whose vacuums would slow down what is measured next.
+// clear drops the databases made so far, whose vacuums would slow down what is measured next, and frees their log to be written over.
 func (b *bed) clear(ctx context.Context) (err error) {
 	for _, name := range b.made {
 		err = errors.Join(err, b.exec(ctx, "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)"))
 	}
 	b.made = nil
+	if b.server != nil {
+		err = errors.Join(err, b.exec(ctx, "CHECKPOINT"))
+	}
 	return err
 }
 

@@ -13,7 +13,7 @@ import (
 func TestTheGateIsMeasuredAgainstABareProxyAndItsUpstream(t *testing.T) {
 	t.Parallel()
 	b := testBed(t)
-	c := &gateCmd{commonFlags: commonFlags{Rounds: 1, Time: time.Second}, Rate: 100, Connections: 4, Streams: 20, Quiet: 100 * time.Millisecond, Logins: 4}
+	c := &gateCmd{commonFlags: commonFlags{Rounds: 1, Time: 2 * time.Second}, Rate: 100, Connections: 4, Streams: 20, Quiet: 100 * time.Millisecond, Logins: 4}
 
 	f, err := c.measure(t.Context(), b)
 	require.NoError(t, err)

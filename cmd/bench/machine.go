@@ -56,7 +56,7 @@ func describe(ctx context.Context, databaseURL string) (machine, map[string]stri
 	}
 	defer c.Close(ctx)
 	settings := map[string]string{}
-	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "max_connections", "wal_sync_method", "checkpoint_timeout"} {
+	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "min_wal_size", "max_connections", "wal_sync_method", "checkpoint_timeout"} {
 		var v string
 		if err := c.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&v); err != nil {
 			return m, nil, err

@@ -93,10 +93,12 @@ func (m mode) start(ctx context.Context, databaseURL string) (p *pipeline, err e
 	if m.textbook {
 		config.MaxGroup, config.Flushes, config.InTx, config.OutOfTurn = 1, int(conns)-4, tb.inTx, true
 	} else {
-		if p.bell, err = notify.NewDoorbell(notify.DoorbellConfig{DatabaseURL: databaseURL, Logger: quiet()}); err != nil {
+		m.jobs.Local = &jobs.Local{}
+		if p.bell, err = notify.NewDoorbell(notify.DoorbellConfig{DatabaseURL: databaseURL, LocalJobs: m.jobs.Local.Announce, Logger: quiet()}); err != nil {
 			return p, err
 		}
-		config.Ring = p.bell.Ring
+		m.jobs.Local.Own = p.bell.Announced
+		config.Ring, config.Announce = p.bell.Ring, p.bell.Announce
 		if m.committed != nil {
 			config.Ring = func(orderID, customerID uuid.UUID) {
 				m.committed(orderID)

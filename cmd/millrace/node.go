@@ -13,6 +13,7 @@ import (
 	"millrace/db"
 	"millrace/db/migrations"
 	"millrace/db/notify"
+	"millrace/jobs"
 )
 
 // storeFlags say how the store of a process works.
@@ -32,6 +33,7 @@ type node struct {
 	pool        *pgxpool.Pool
 	store       *db.Store
 	bell        *notify.Doorbell
+	local       *jobs.Local // tells this process' workers of its own jobs
 	metrics     *metrics
 }
 
@@ -42,17 +44,18 @@ func openNode(ctx context.Context, databaseURL string, f storeFlags, log *slog.L
 	if err != nil {
 		return nil, err
 	}
-	n := &node{databaseURL: databaseURL, log: log, pool: pool, metrics: m}
+	n := &node{databaseURL: databaseURL, log: log, pool: pool, local: &jobs.Local{}, metrics: m}
 	if err := migrations.Check(ctx, pool); err != nil {
 		n.pool.Close()
 		return nil, fmt.Errorf("check the database: %w", err)
 	}
-	n.bell, err = notify.NewDoorbell(notify.DoorbellConfig{DatabaseURL: databaseURL, Local: local, Logger: log})
+	n.bell, err = notify.NewDoorbell(notify.DoorbellConfig{DatabaseURL: databaseURL, Local: local, LocalJobs: n.local.Announce, Logger: log})
 	if err != nil {
 		n.pool.Close()
 		return nil, err
 	}
-	n.store, err = db.NewStore(db.Config{Pool: pool, Logger: log, Ring: n.bell.Ring, MaxGroup: f.MaxGroup, MaxQueue: f.MaxQueue,
+	n.local.Own = n.bell.Announced
+	n.store, err = db.NewStore(db.Config{Pool: pool, Logger: log, Ring: n.bell.Ring, Announce: n.bell.Announce, MaxGroup: f.MaxGroup, MaxQueue: f.MaxQueue,
 		MaxAttempts: f.MaxAttempts, Observe: m.observeFlush,
 		Policy: millrace.PaymentPolicy{CaptureOnShipment: f.CaptureOnShipment, ActionTimeout: f.ActionTimeout}})
 	if err != nil {

@@ -96,7 +96,7 @@ func work(ctx context.Context, n *node, f jobFlags, p providerFlags, providers *
 	}
 	runner, err := jobs.New(jobs.Config{Pool: pool, Store: n.store, Gateway: providers.Gateway(), Carrier: providers.Carrier(),
 		Warehouse: warehouse, Logger: n.log, Queues: f.Queues, Workers: f.Workers, FetchCooldown: f.FetchCooldown,
-		PollInterval: f.PollInterval, KeepJobs: f.KeepJobs, CallTimeout: f.CallTimeout, CheckEvery: f.CheckEvery, PollOnly: pollOnly, Observe: n.metrics.observeJob})
+		PollInterval: f.PollInterval, KeepJobs: f.KeepJobs, CallTimeout: f.CallTimeout, CheckEvery: f.CheckEvery, PollOnly: pollOnly, Local: n.local, Observe: n.metrics.observeJob})
 	if err != nil {
 		return err
 	}

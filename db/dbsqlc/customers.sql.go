@@ -36,6 +36,35 @@ func (q *Queries) CreateCustomer(ctx context.Context, arg CreateCustomerParams) 
 	return err
 }
 
+const customerIDs = `-- name: CustomerIDs :many
+SELECT id, subject FROM customers WHERE subject = ANY ($1::text[])
+`
+
+type CustomerIDsRow struct {
+	ID      uuid.UUID
+	Subject string
+}
+
+func (q *Queries) CustomerIDs(ctx context.Context, subjects []string) ([]CustomerIDsRow, error) {
+	rows, err := q.db.Query(ctx, customerIDs, subjects)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CustomerIDsRow
+	for rows.Next() {
+		var i CustomerIDsRow
+		if err := rows.Scan(&i.ID, &i.Subject); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const dropOldKeys = `-- name: DropOldKeys :execrows
 DELETE FROM idempotency_keys WHERE created_at < $1
 `
@@ -104,6 +133,34 @@ func (q *Queries) FindCustomer(ctx context.Context, subject string) (Customer, e
 		&i.ErasedAt,
 	)
 	return i, err
+}
+
+const insertCustomers = `-- name: InsertCustomers :exec
+INSERT INTO customers (id, subject, email, name, created_at, updated_at)
+SELECT c.id, c.subject, c.email, c.name, $1::timestamptz, $1::timestamptz
+FROM (SELECT unnest($2::uuid[]) AS id, unnest($3::text[]) AS subject, unnest($4::text[]) AS email, unnest($5::text[]) AS name) c
+ORDER BY c.subject
+`
+
+type InsertCustomersParams struct {
+	At       time.Time
+	Ids      []uuid.UUID
+	Subjects []string
+	Emails   []string
+	Names    []string
+}
+
+// In the order of the subject, so that two processes with the same newcomers wait for each other instead of deadlocking. One whom
+// another process has just made is a unique violation.
+func (q *Queries) InsertCustomers(ctx context.Context, arg InsertCustomersParams) error {
+	_, err := q.db.Exec(ctx, insertCustomers,
+		arg.At,
+		arg.Ids,
+		arg.Subjects,
+		arg.Emails,
+		arg.Names,
+	)
+	return err
 }
 
 const lockCustomer = `-- name: LockCustomer :one

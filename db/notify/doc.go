@@ -1,4 +1,5 @@
-// Package notify carries the news that an order changed from the process that changed it to every process with a watcher of it.
+// Package notify carries the news that an order changed from the process that changed it to every process with a watcher of it, and the
+// news of jobs to River's workers.
 //
 // A [Doorbell] sends and a [Listener] receives, each on a Postgres connection of its own, by NOTIFY and LISTEN. Sending stands apart
 // from the transactions that it speaks of, because a commit that notifies takes a lock which the whole database shares: a process

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,14 +24,15 @@ type DoorbellConfig struct {
 	Interval    time.Duration // least time between two NOTIFY, 2 ms if 0
 	Capacity    int           // orders that may wait to be rung for, 16384 if 0; beyond it one ring says "anything"
 
-	// Local gets every ring at once, within Ring, so that the watchers of this process need no way through the database. It must
-	// not block.
-	Local func(rings ...millrace.Ring)
+	// Local gets every ring at once, within Ring, so that the watchers of this process need no way through the database; LocalJobs
+	// does so for announcements of jobs and this process' workers. They must not block.
+	Local     func(rings ...millrace.Ring)
+	LocalJobs func(queues ...string)
 
 	Logger *slog.Logger
 }
 
-// Doorbell tells every listener which orders changed. It is safe for concurrent use.
+// Doorbell tells every listener which orders changed, and River's workers which queues have new jobs. It is safe for concurrent use.
 type Doorbell struct {
 	config DoorbellConfig
 	conn   *pgx.ConnConfig
@@ -37,7 +40,8 @@ type Doorbell struct {
 
 	mu      sync.Mutex
 	waiting map[millrace.Ring]struct{}
-	all     bool // more than Capacity were waiting
+	all     bool     // more than Capacity were waiting
+	queues  []string // with new jobs
 	closed  bool
 
 	kick    chan struct{} // holds one when something waits
@@ -99,6 +103,34 @@ func (d *Doorbell) Ring(orderID, customerID uuid.UUID) {
 	d.wake()
 }
 
+// Announce says that queues have new jobs. Like Ring it is to be called after the commit, and returns at once.
+func (d *Doorbell) Announce(queues ...string) {
+	if d.config.LocalJobs != nil {
+		d.config.LocalJobs(queues...)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	d.addQueues(queues)
+	d.wake()
+}
+
+// addQueues is called with mu held.
+func (d *Doorbell) addQueues(queues []string) {
+	for _, q := range queues {
+		if !slices.Contains(d.queues, q) {
+			d.queues = append(d.queues, q)
+		}
+	}
+}
+
+// Announced reports whether the payload of an announcement of jobs is one of this doorbell's.
+func (d *Doorbell) Announced(payload string) bool {
+	return strings.HasSuffix(payload, d.node.signature())
+}
+
 // add is called with mu held.
 func (d *Doorbell) add(ring millrace.Ring) {
 	if d.all {
@@ -137,7 +169,7 @@ func (d *Doorbell) Close(ctx context.Context) error {
 	d.stop()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.all || len(d.waiting) > 0 {
+	if d.all || len(d.waiting) > 0 || len(d.queues) > 0 {
 		return fmt.Errorf("doorbell: closed with rings not sent: %w", context.Cause(ctx))
 	}
 	return nil
@@ -148,32 +180,40 @@ func (d *Doorbell) Stats() DoorbellStats {
 	return DoorbellStats{Rings: d.rings.Load(), Notifies: d.notifies.Load(), Overflows: d.overflows.Load(), Failures: d.failures.Load()}
 }
 
-// take empties what waits, and reports whether there was anything. No rings at all then mean that anything may have changed.
-func (d *Doorbell) take() (rings []millrace.Ring, waited bool) {
+// message is what goes out at a time.
+type message struct {
+	rings  []millrace.Ring
+	all    bool // anything may have changed
+	queues []string
+}
+
+func (m *message) empty() bool { return len(m.rings) == 0 && !m.all && len(m.queues) == 0 }
+
+// take empties what waits.
+func (d *Doorbell) take() message {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.all {
-		d.all = false
-		return nil, true
-	}
+	m := message{all: d.all, queues: d.queues}
 	for r := range d.waiting {
-		rings = append(rings, r)
+		m.rings = append(m.rings, r)
 	}
 	clear(d.waiting)
-	return rings, len(rings) > 0
+	d.all, d.queues = false, nil
+	return m
 }
 
 // putBack undoes take.
-func (d *Doorbell) putBack(rings []millrace.Ring) {
+func (d *Doorbell) putBack(m message) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(rings) == 0 {
+	if m.all {
 		d.all = true
 		clear(d.waiting)
 	}
-	for _, r := range rings {
+	for _, r := range m.rings {
 		d.add(r)
 	}
+	d.addQueues(m.queues)
 }
 
 // run sends what waits: at once when it was quiet, else an interval after the last time. Once the doorbell is closing it sends what
@@ -191,8 +231,8 @@ func (d *Doorbell) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		rings, waited := d.take()
-		if !waited {
+		m := d.take()
+		if m.empty() {
 			if closing {
 				return
 			}
@@ -200,8 +240,8 @@ func (d *Doorbell) run(ctx context.Context) {
 		}
 		started := time.Now()
 		var err error
-		if conn, err = d.send(ctx, conn, rings); err != nil {
-			d.putBack(rings)
+		if conn, err = d.send(ctx, conn, m); err != nil {
+			d.putBack(m)
 			d.failures.Add(1)
 			if failures++; failures == 2 {
 				d.config.Logger.WarnContext(ctx, "doorbell does not reach the database, will retry", "error", err)
@@ -227,13 +267,8 @@ func (d *Doorbell) pause(length time.Duration) {
 	}
 }
 
-// NOTIFY needs a transaction id and with it a commit record. There is nothing in it to keep, so the commit need not wait for the
-// disk; set_config is local to the statement's own transaction, which a pooler in transaction mode allows.
-const notifySQL = `SELECT set_config('synchronous_commit', 'off', true)
-UNION ALL SELECT pg_notify($1, payload)::text FROM unnest($2::text[]) AS payload`
-
 // send notifies, on conn if it is still good. It returns the connection to use next.
-func (d *Doorbell) send(ctx context.Context, conn *pgx.Conn, rings []millrace.Ring) (*pgx.Conn, error) {
+func (d *Doorbell) send(ctx context.Context, conn *pgx.Conn, m message) (*pgx.Conn, error) {
 	if conn == nil || conn.IsClosed() {
 		var err error
 		if conn, err = pgx.ConnectConfig(ctx, d.conn); err != nil {
@@ -242,10 +277,30 @@ func (d *Doorbell) send(ctx context.Context, conn *pgx.Conn, rings []millrace.Ri
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, err := conn.Exec(ctx, notifySQL, d.config.Channel, encodePayloads(d.node, rings)); err != nil {
+	if _, err := conn.PgConn().Exec(ctx, d.statements(m)).ReadAll(); err != nil {
 		hangUp(conn)
 		return nil, err
 	}
 	d.notifies.Add(1)
 	return conn, nil
+}
+
+// statements are the transaction that sends a message. Each is one that Postgres need not plan. NOTIFY needs a transaction id and with
+// it a commit record; there is nothing in it to keep, so the commit need not wait for the disk.
+func (d *Doorbell) statements(m message) string {
+	var sql strings.Builder
+	sql.WriteString("BEGIN; SET LOCAL synchronous_commit = off; ")
+	notify := func(channel, payload string) { // which needs no quoting
+		sql.WriteString("NOTIFY " + pgx.Identifier{channel}.Sanitize() + ", '" + payload + "'; ")
+	}
+	if m.all || len(m.rings) > 0 {
+		for _, p := range encodePayloads(d.node, m.rings) {
+			notify(d.config.Channel, p)
+		}
+	}
+	for _, q := range m.queues {
+		notify(jobsChannel, encodeAnnouncement(d.node, q))
+	}
+	sql.WriteString("COMMIT")
+	return sql.String()
 }

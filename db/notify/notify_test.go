@@ -2,6 +2,7 @@ package notify
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -188,6 +189,60 @@ func TestTooManyRingsBecomeOneThatSaysAnything(t *testing.T) {
 	eventually(t, "the listener is told to look at everything", func() bool { return e.resets.Load() == 2 })
 	if e.count() != 1 || d.Stats().Overflows != 1 {
 		t.Errorf("heard %d, stats %+v", e.count(), d.Stats())
+	}
+}
+
+// River's clients hear of new jobs as if River had announced them, and each process knows its own word.
+func TestAnnouncementsOfJobsReachRiversClients(t *testing.T) {
+	t.Parallel()
+	u := database(t)
+	conn, err := pgx.Connect(t.Context(), u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	if _, err := conn.Exec(t.Context(), `LISTEN "river.river_insert"`); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	next := func() string {
+		t.Helper()
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Payload
+	}
+	local := make(chan []string, 10)
+	d := doorbell(t, DoorbellConfig{DatabaseURL: u, Interval: 200 * time.Millisecond, LocalJobs: func(queues ...string) { local <- queues }})
+	other := doorbell(t, DoorbellConfig{DatabaseURL: u})
+	heard := func(queue string) {
+		t.Helper()
+		payload := next()
+		var said struct {
+			Queue string `json:"queue"`
+		}
+		if err := json.Unmarshal([]byte(payload), &said); err != nil || said.Queue != queue {
+			t.Errorf("heard %s, want the queue %s", payload, queue)
+		}
+		if !d.Announced(payload) || other.Announced(payload) {
+			t.Errorf("it is not known who said %s", payload)
+		}
+	}
+	d.Announce("inventory")
+	if got := <-local; !slices.Equal(got, []string{"inventory"}) { // before Announce returned
+		t.Errorf("this process heard of %v", got)
+	}
+	heard("inventory")
+	for range 3 { // which come together with the next
+		d.Announce("payment", "shipping")
+	}
+	terminate(t, u, "millrace doorbell")
+	heard("payment")
+	heard("shipping")
+	if n := d.Stats().Notifies; n != 2 {
+		t.Errorf("%d notifies, want 2", n)
 	}
 }
 

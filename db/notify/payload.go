@@ -3,6 +3,7 @@ package notify
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 
 	"millrace"
 )
@@ -40,6 +41,17 @@ func encodePayloads(from node, rings []millrace.Ring) []string {
 	}
 	return payloads
 }
+
+// jobsChannel is where River's clients learn of new jobs. They read the queue off an announcement and overlook what else it says.
+const jobsChannel = "river.river_insert"
+
+// encodeAnnouncement names a queue that has new jobs, in the form that River's clients read, and who says so.
+func encodeAnnouncement(from node, queue string) string {
+	return fmt.Sprintf(`{"queue": %q`, queue) + from.signature()
+}
+
+// signature is how an announcement ends that this process sends.
+func (n node) signature() string { return fmt.Sprintf(`, "from": "%x"}`, n[:]) }
 
 var errPayload = errors.New("a notification on the doorbell's channel is not a doorbell's")
 

@@ -2,6 +2,17 @@
 INSERT INTO customers (id, subject, email, name, created_at, updated_at) VALUES (@id, @subject, @email, @name, @at, @at)
 ON CONFLICT (subject) DO NOTHING;
 
+-- name: InsertCustomers :exec
+-- In the order of the subject, so that two processes with the same newcomers wait for each other instead of deadlocking. One whom
+-- another process has just made is a unique violation.
+INSERT INTO customers (id, subject, email, name, created_at, updated_at)
+SELECT c.id, c.subject, c.email, c.name, @at::timestamptz, @at::timestamptz
+FROM (SELECT unnest(@ids::uuid[]) AS id, unnest(@subjects::text[]) AS subject, unnest(@emails::text[]) AS email, unnest(@names::text[]) AS name) c
+ORDER BY c.subject;
+
+-- name: CustomerIDs :many
+SELECT id, subject FROM customers WHERE subject = ANY (@subjects::text[]);
+
 -- name: FindCustomer :one
 SELECT * FROM customers WHERE subject = @subject;
 
