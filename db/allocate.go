@@ -3,12 +3,13 @@ package db
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"millrace"
 	"millrace/db/dbsqlc"
@@ -25,64 +26,43 @@ func (s *Store) ReserveStock(ctx context.Context, orderID uuid.UUID) error {
 // flushAllocation serves the queue of orders until all that were asked for have had their turn. Whoever holds the allocation lock
 // serves every queued order, so a job that comes late finds its work done.
 func (s *Store) flushAllocation(ctx context.Context, ids []uuid.UUID) ([]group.Outcome[struct{}], error) {
-	waiting, err := s.awaitingStock(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	for len(waiting) > 0 {
-		served, last, err := s.allocate(ctx, waiting)
-		if err != nil {
+	for more := true; more; {
+		var served []*millrace.Order
+		var err error
+		if served, more, err = s.allocate(ctx, ids); err != nil {
 			return nil, fmt.Errorf("allocate stock: %w", err)
 		}
 		s.ring(served...) // there may be none: orders of the queue that were canceled or held are passed over
-		maps.DeleteFunc(waiting, func(_ uuid.UUID, seq int64) bool { return seq <= last })
 	}
 	return make([]group.Outcome[struct{}], len(ids)), nil
 }
 
-// awaitingStock is those of the orders that are still pending, with their places in the queue.
-func (s *Store) awaitingStock(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]int64, error) {
-	rows, err := s.queries().AwaitingStock(ctx, ids)
-	if err != nil {
-		return nil, fmt.Errorf("find the orders that wait for stock: %w", err)
-	}
-	waiting := make(map[uuid.UUID]int64, len(rows))
-	for _, r := range rows {
-		waiting[r.ID] = r.ReceivedSeq
-	}
-	return waiting, nil
+// turn is what an allocation works on: orders locked in their places, up to which place stock has been offered before, and whether others
+// may wait behind them.
+type turn struct {
+	orders    []*millrace.Order // in the order in which they were acknowledged
+	allocated int64
+	more      bool
 }
 
-// allocate serves, in one transaction, the next orders of the queue and those of waiting that missed their turn because an operator
-// held them when it came. It returns the orders it served, and up to which order of the queue stock has been offered by now.
-func (s *Store) allocate(ctx context.Context, waiting map[uuid.UUID]int64) (served []*millrace.Order, last int64, err error) {
-	var turn []question
-	allocated := int64(math.MaxInt64) // out of turn, everybody has missed theirs
-	if !s.config.OutOfTurn {
-		turn = append(turn, func(c dbsqlc.DBTX) (err error) {
-			allocated, err = dbsqlc.New(c).LockAllocation(ctx)
-			return err
-		})
-	}
-	err = s.inTrips(ctx, turn, func(c sender) (*changeSet, error) {
-		late := []uuid.UUID{}
-		for id, seq := range waiting {
-			if seq <= allocated {
-				late = append(late, id)
-			}
-		}
-		queue, err := lockQueue(ctx, c, late, allocated, s.config.MaxGroup)
+// allocate serves, in one transaction, the next orders of the queue and those of ids that missed their turn because an operator held them
+// when it came. It does nothing where none of ids waits any more. It returns the orders it served, and whether more may be left.
+func (s *Store) allocate(ctx context.Context, ids []uuid.UUID) (served []*millrace.Order, more bool, err error) {
+	first, takeTurn := s.lockTurn(ctx, ids)
+	err = s.inTrips(ctx, first, func(c sender) (*changeSet, error) {
+		t, err := takeTurn()
 		if err != nil {
 			return nil, err
 		}
-		shelf, err := lockShelf(ctx, c, queue)
+		shelf, err := s.lockShelf(ctx, c, t)
 		if err != nil {
 			return nil, err
 		}
+		more = t.more
 		var w changeSet
 		at := s.now()
-		last = allocated
-		for _, o := range queue {
+		last := t.allocated
+		for _, o := range t.orders {
 			last = max(last, o.ReceivedSeq)
 			o.ReserveStock(shelf, s.config.Policy, at, "job:"+millrace.ReserveStockJob{}.Kind())
 			if change := o.TakeChanges(); !change.Empty() {
@@ -90,71 +70,86 @@ func (s *Store) allocate(ctx context.Context, waiting map[uuid.UUID]int64) (serv
 				served = append(served, o)
 			}
 		}
-		if last > allocated {
+		if last > t.allocated {
 			w.allocated = last
 		}
 		return &w, nil
 	})
-	return served, last, err
+	return served, more, err
 }
 
-// lockQueue locks and loads the orders to serve, in the order in which they were acknowledged.
-func lockQueue(ctx context.Context, c sender, late []uuid.UUID, allocated int64, limit int) ([]*millrace.Order, error) {
+// lockTurn asks for the allocation lock and for the orders to serve, and says what came of it once that was answered.
+func (s *Store) lockTurn(ctx context.Context, ids []uuid.UUID) ([]question, func() (turn, error)) {
+	var t turn
 	var rows []dbsqlc.Order
-	err := ask(ctx, c, nil, func(c dbsqlc.DBTX) (err error) {
-		rows, err = dbsqlc.New(c).LockQueuedOrders(ctx, dbsqlc.LockQueuedOrdersParams{Late: late, Allocated: allocated, PageSize: int32(limit)})
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("lock the queue: %w", err)
-	}
-	orders := make(map[uuid.UUID]*millrace.Order, len(rows))
-	queue := make([]*millrace.Order, 0, len(rows))
-	ids := make([]uuid.UUID, 0, len(rows))
-	for _, r := range rows {
-		o, err := orderOf(r, 0)
-		if err != nil {
-			return nil, err
+	p := dbsqlc.LockQueuedOrdersParams{Ids: ids, PageSize: int32(s.config.MaxGroup)}
+	lock := func(c dbsqlc.DBTX) (err error) {
+		t.allocated, err = dbsqlc.New(c).LockAllocation(ctx, ids)
+		if errors.Is(err, pgx.ErrNoRows) {
+			t.allocated, err = nobodyWaits, nil
 		}
-		orders[o.ID] = o
-		queue = append(queue, o)
-		ids = append(ids, o.ID)
+		return err
 	}
-	slices.SortFunc(queue, func(a, b *millrace.Order) int { return cmp.Compare(a.ReceivedSeq, b.ReceivedSeq) })
+	orders := func(c dbsqlc.DBTX) (err error) {
+		rows, err = dbsqlc.New(c).LockQueuedOrders(ctx, p)
+		return err
+	}
+	questions := []question{lock, orders}
+	if s.config.OutOfTurn { // everybody has missed theirs
+		t.allocated, p.OutOfTurn = math.MaxInt64, math.MaxInt64
+		questions = questions[1:]
+	}
+	return questions, func() (turn, error) {
+		if t.allocated == nobodyWaits {
+			return turn{}, nil
+		}
+		queued := 0
+		for _, r := range rows {
+			o, err := orderOf(r, 0)
+			if err != nil {
+				return turn{}, err
+			}
+			t.orders = append(t.orders, o)
+			if o.ReceivedSeq > t.allocated {
+				queued++
+			}
+		}
+		t.more = queued == s.config.MaxGroup
+		slices.SortFunc(t.orders, func(a, b *millrace.Order) int { return cmp.Compare(a.ReceivedSeq, b.ReceivedSeq) })
+		return t, nil
+	}
+}
+
+// nobodyWaits stands for the place of a turn that was not taken.
+const nobodyWaits = -1
+
+// lockShelf loads what the orders of a turn ask for and locks the inventory levels of all of it.
+func (s *Store) lockShelf(ctx context.Context, c sender, t turn) (*millrace.Shelf, error) {
+	if len(t.orders) == 0 {
+		return millrace.NewShelf(nil), nil
+	}
 	// A released order may hold an open payment from before; an order in the queue for the first time has nothing but its lines.
 	p := withLines
-	if len(late) > 0 {
+	if t.orders[0].ReceivedSeq <= t.allocated {
 		p |= withTransactions
 	}
-	if len(ids) == 0 {
-		return nil, nil
+	orders := make(map[uuid.UUID]*millrace.Order, len(t.orders))
+	ids := make([]uuid.UUID, len(t.orders))
+	for i, o := range t.orders {
+		orders[o.ID], ids[i] = o, o.ID
 	}
-	return queue, ask(ctx, c, nil, func(c dbsqlc.DBTX) error {
+	var rows []dbsqlc.InventoryLevel
+	err := ask(ctx, c, nil, func(c dbsqlc.DBTX) error {
 		if _, collecting := c.(*asking); collecting {
 			return collectParts(ctx, c, ids, p)
 		}
 		return loadParts(ctx, dbsqlc.New(c), orders, p)
-	})
-}
-
-// lockShelf locks the inventory levels of all that the queue asks for.
-func lockShelf(ctx context.Context, c sender, queue []*millrace.Order) (*millrace.Shelf, error) {
-	wanted := make(map[string]bool)
-	for _, o := range queue {
-		for _, l := range o.Lines {
-			wanted[l.SKU] = true
-		}
-	}
-	if len(wanted) == 0 {
-		return millrace.NewShelf(nil), nil
-	}
-	var rows []dbsqlc.InventoryLevel
-	err := ask(ctx, c, nil, func(c dbsqlc.DBTX) (err error) {
-		rows, err = dbsqlc.New(c).LockLevels(ctx, slices.Collect(maps.Keys(wanted)))
+	}, func(c dbsqlc.DBTX) (err error) {
+		rows, err = dbsqlc.New(c).LockLevels(ctx, ids)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("lock inventory levels: %w", err)
+		return nil, fmt.Errorf("load what the queue asks for: %w", err)
 	}
 	levels := make([]millrace.InventoryLevel, len(rows))
 	for i, r := range rows {

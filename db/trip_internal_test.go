@@ -20,7 +20,7 @@ func TestAnAnswerIsReadOnlyByItsQuestion(t *testing.T) {
 	answers := &answering{asked: asked.sql}
 	_, err := dbsqlc.New(answers).Transactions(t.Context(), ids)
 	require.ErrorIs(t, err, errNotAsked)
-	_, err = dbsqlc.New(answers).LockAllocation(t.Context())
+	_, err = dbsqlc.New(answers).LockAllocation(t.Context(), nil)
 	require.ErrorIs(t, err, errNotAsked)
 }
 

@@ -13,35 +13,6 @@ import (
 	"millrace"
 )
 
-const awaitingStock = `-- name: AwaitingStock :many
-SELECT id, received_seq FROM orders WHERE id = ANY ($1::uuid[]) AND status = 'pending'
-`
-
-type AwaitingStockRow struct {
-	ID          uuid.UUID
-	ReceivedSeq int64
-}
-
-func (q *Queries) AwaitingStock(ctx context.Context, ids []uuid.UUID) ([]AwaitingStockRow, error) {
-	rows, err := q.db.Query(ctx, awaitingStock, ids)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []AwaitingStockRow
-	for rows.Next() {
-		var i AwaitingStockRow
-		if err := rows.Scan(&i.ID, &i.ReceivedSeq); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const createLevel = `-- name: CreateLevel :exec
 INSERT INTO inventory_levels (sku, location, on_hand) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING
 `
@@ -163,11 +134,13 @@ func (q *Queries) ListProducts(ctx context.Context, arg ListProductsParams) ([]L
 }
 
 const lockAllocation = `-- name: LockAllocation :one
-SELECT value FROM counters WHERE name = 'allocated' FOR UPDATE
+SELECT value FROM counters
+WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY ($1::uuid[]) AND o.status = 'pending') FOR UPDATE
 `
 
-func (q *Queries) LockAllocation(ctx context.Context) (int64, error) {
-	row := q.db.QueryRow(ctx, lockAllocation)
+// Unless none of the orders waits for stock any more: then there is no row.
+func (q *Queries) LockAllocation(ctx context.Context, ids []uuid.UUID) (int64, error) {
+	row := q.db.QueryRow(ctx, lockAllocation, ids)
 	var value int64
 	err := row.Scan(&value)
 	return value, err
@@ -195,11 +168,13 @@ func (q *Queries) LockLevel(ctx context.Context, arg LockLevelParams) (Inventory
 }
 
 const lockLevels = `-- name: LockLevels :many
-SELECT sku, location, on_hand, reserved FROM inventory_levels WHERE sku = ANY ($1::text[]) ORDER BY sku, location FOR UPDATE
+SELECT sku, location, on_hand, reserved FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM order_lines l WHERE l.order_id = ANY ($1::uuid[])))
+ORDER BY sku, location FOR UPDATE
 `
 
-func (q *Queries) LockLevels(ctx context.Context, skus []string) ([]InventoryLevel, error) {
-	rows, err := q.db.Query(ctx, lockLevels, skus)
+// Of all that the orders ask for. An array, since the planner would join the whole table.
+func (q *Queries) LockLevels(ctx context.Context, orderIds []uuid.UUID) ([]InventoryLevel, error) {
+	rows, err := q.db.Query(ctx, lockLevels, orderIds)
 	if err != nil {
 		return nil, err
 	}
@@ -224,21 +199,27 @@ func (q *Queries) LockLevels(ctx context.Context, skus []string) ([]InventoryLev
 }
 
 const lockQueuedOrders = `-- name: LockQueuedOrders :many
+WITH turn AS (
+    SELECT greatest(value, $3::bigint) AS allocated FROM counters
+    WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY ($1::uuid[]) AND o.status = 'pending')
+)
 SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status FROM orders
-WHERE id = ANY ($1::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > $2 ORDER BY q.received_seq LIMIT $3))
+WHERE id = ANY (ARRAY(SELECT l.id FROM orders l WHERE l.id = ANY ($1::uuid[]) AND l.status = 'pending' AND l.received_seq <= (SELECT allocated FROM turn))
+             || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT $2))
 ORDER BY id FOR UPDATE
 `
 
 type LockQueuedOrdersParams struct {
-	Late      []uuid.UUID
-	Allocated int64
+	Ids       []uuid.UUID
 	PageSize  int32
+	OutOfTurn int64
 }
 
-// The next orders to be offered stock, and those that missed their turn (held when it came). Whoever calls this holds the
-// allocation lock.
+// The next orders to be offered stock, and of ids those that missed their turn (held when it came). Whoever calls this holds the
+// allocation lock; it is not had, and there are none, where none of ids waits. An order no younger than out_of_turn counts as one that
+// missed its turn.
 func (q *Queries) LockQueuedOrders(ctx context.Context, arg LockQueuedOrdersParams) ([]Order, error) {
-	rows, err := q.db.Query(ctx, lockQueuedOrders, arg.Late, arg.Allocated, arg.PageSize)
+	rows, err := q.db.Query(ctx, lockQueuedOrders, arg.Ids, arg.PageSize, arg.OutOfTurn)
 	if err != nil {
 		return nil, err
 	}

@@ -1,21 +1,28 @@
 -- name: LockAllocation :one
-SELECT value FROM counters WHERE name = 'allocated' FOR UPDATE;
+-- Unless none of the orders waits for stock any more: then there is no row.
+SELECT value FROM counters
+WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY (@ids::uuid[]) AND o.status = 'pending') FOR UPDATE;
 
 -- name: SetAllocated :exec
 UPDATE counters SET value = @value WHERE name = 'allocated';
 
 -- name: LockQueuedOrders :many
--- The next orders to be offered stock, and those that missed their turn (held when it came). Whoever calls this holds the
--- allocation lock.
+-- The next orders to be offered stock, and of ids those that missed their turn (held when it came). Whoever calls this holds the
+-- allocation lock; it is not had, and there are none, where none of ids waits. An order no younger than out_of_turn counts as one that
+-- missed its turn.
+WITH turn AS (
+    SELECT greatest(value, @out_of_turn::bigint) AS allocated FROM counters
+    WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY (@ids::uuid[]) AND o.status = 'pending')
+)
 SELECT * FROM orders
-WHERE id = ANY (@late::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > @allocated ORDER BY q.received_seq LIMIT @page_size))
+WHERE id = ANY (ARRAY(SELECT l.id FROM orders l WHERE l.id = ANY (@ids::uuid[]) AND l.status = 'pending' AND l.received_seq <= (SELECT allocated FROM turn))
+             || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT @page_size))
 ORDER BY id FOR UPDATE;
 
--- name: AwaitingStock :many
-SELECT id, received_seq FROM orders WHERE id = ANY (@ids::uuid[]) AND status = 'pending';
-
 -- name: LockLevels :many
-SELECT * FROM inventory_levels WHERE sku = ANY (@skus::text[]) ORDER BY sku, location FOR UPDATE;
+-- Of all that the orders ask for. An array, since the planner would join the whole table.
+SELECT * FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM order_lines l WHERE l.order_id = ANY (@order_ids::uuid[])))
+ORDER BY sku, location FOR UPDATE;
 
 -- name: MoveStock :exec
 -- The subquery locks the levels in the order of SKU and location before the first of them changes.
