@@ -12,10 +12,12 @@ type attack struct {
 	try  func(*testing.T, *site)
 }
 
-// alone need the machine for themselves: they load it on purpose, or compare how long answers take.
+// alone need the machine for themselves: they load it on purpose, compare how long answers take, or break the connections to the upstream
+// that other requests would use next.
 var alone = []attack{
 	{"who has an account is not told by how long a login takes", enumerationByTime},
 	{"a hundred logins at once are bounded in memory and keep nobody else out", hashingStorm},
+	{"nothing a client writes makes a line of the log", logInjection},
 }
 
 var together = []attack{
@@ -51,7 +53,6 @@ var together = []attack{
 	{"a user that is disabled by command line loses streams, sessions and keys, on every process", disabledUser},
 	{"a credential that ended unheard of takes its open streams along", unheardRevocation},
 	{"the news of an ended session ends its streams without a search for it", newsOfRevocations},
-	{"nothing a client writes makes a line of the log", logInjection},
 	{"SIGHUP with a bad file keeps the routes, with a good one takes them", reload},
 	{"SIGTERM drains: streams are told to come back, requests finish", drain},
 	{"a replaced certificate is served, and a broken one is not", replacedCertificate},
