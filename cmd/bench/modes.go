@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net/url"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -46,24 +45,6 @@ func riverDefaults() mode {
 	return mode{name: "River's defaults", textbook: true, outstanding: 500, jobs: jobs.Config{Workers: 100, FetchCooldown: river.FetchCooldownDefault, PollInterval: river.FetchPollIntervalDefault}}
 }
 
-// textbookSettings keep plans: our statements take arrays, and Postgres finds that a plan made for an array of one is worth making anew
-// each time, which statements for one row, as one without groups would write them, do not suffer from.
-var textbookSettings = map[string]string{"plan_cache_mode": "force_generic_plan"}
-
-// withSettings adds settings of Postgres to a database's URL.
-func withSettings(databaseURL string, settings map[string]string) (string, error) {
-	u, err := url.Parse(databaseURL)
-	if err != nil {
-		return "", err
-	}
-	q := u.Query()
-	for name, value := range settings {
-		q.Set(name, value)
-	}
-	u.RawQuery = q.Encode()
-	return u.String(), nil
-}
-
 // workerGC is the garbage collector's percentage in all modes, as `millrace work` sets it.
 const workerGC = 400
 
@@ -79,9 +60,6 @@ func (m mode) start(ctx context.Context, databaseURL string) (p *pipeline, err e
 	conns := int32(8)
 	if m.textbook {
 		conns = 20
-		if databaseURL, err = withSettings(databaseURL, textbookSettings); err != nil {
-			return p, err
-		}
 	}
 	pool, err := db.NewPool(ctx, databaseURL, conns)
 	if err != nil {
