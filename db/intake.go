@@ -144,13 +144,13 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 	if err := s.rehearse(ctx); err != nil {
 		return err
 	}
-	var statements writes
+	statements := &writes{workers: s.config.Workers}
 	if !holdCatalogue && s.config.InTx == nil {
-		if err := s.makeOrders(ctx, s.queries(), requests, in, &statements); err != nil || len(in.orders) == 0 {
-			return err
+		err := s.makeOrders(ctx, s.queries(), requests, in, statements)
+		if err == nil && len(in.orders) > 0 {
+			err = statements.commit(ctx, s.pool)
 		}
-		err := statements.commit(ctx, s.pool)
-		s.announce(in.jobs, err)
+		s.pass(statements, err)
 		return err
 	}
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
@@ -160,7 +160,7 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 			return err
 		}
 		s.prices.expect(version)
-		if err := s.makeOrders(ctx, q, requests, in, &statements); err != nil {
+		if err := s.makeOrders(ctx, q, requests, in, statements); err != nil {
 			return err
 		}
 		if err := statements.send(ctx, tx); err != nil {
@@ -168,7 +168,7 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 		}
 		return s.beforeCommit(ctx, tx, in.header.Ids)
 	})
-	s.announce(in.jobs, err)
+	s.pass(statements, err)
 	return err
 }
 

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,30 +17,68 @@ import (
 	"millrace/db/migrations"
 )
 
-// writes collects statements to be sent in one round trip. It stands where generated code expects a connection, so that the
-// statements stay in db/query; only those that return no rows can be collected.
-type writes struct{ batch pgx.Batch }
+// Workers are the workers of this process. A job that one of them waits for is added as one that it has fetched already, and handed to it
+// after the commit: that spares a fetch, which is a transaction, and the dead version of the job that a fetch leaves behind.
+type Workers interface {
+	// Claim takes a free worker of a queue for a job, and says in whose name the job is to run. Each claim ends with Hand or Release.
+	Claim(queue string) (by string, ok bool)
+	// Hand gives workers that were claimed their jobs, which are committed.
+	Hand(jobs []*rivertype.JobRow)
+	// Release gives up the claim to a worker of each queue.
+	Release(queues []string)
+}
 
-var errOnlyExec = errors.New("only statements without rows can be collected")
+// writes collects statements to be sent in one round trip. It stands where generated code expects a connection, so that the
+// statements stay in db/query. Whoever collects jobs must settle.
+type writes struct {
+	batch pgx.Batch
+	last  *pgx.QueuedQuery
+
+	workers   Workers             // nil: jobs wait to be fetched
+	claims    []string            // the queue of each claimed worker
+	claimed   []*rivertype.JobRow // for them, once sent
+	unclaimed []string            // queues with jobs to be fetched
+}
 
 // queries gives the generated code over the collection.
 func (w *writes) queries() *dbsqlc.Queries { return dbsqlc.New(w) }
 
 // Exec collects a statement; its error comes from send.
 func (w *writes) Exec(_ context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	w.batch.Queue(sql, args...)
+	w.last = w.batch.Queue(sql, args...)
 	return pgconn.CommandTag{}, nil
 }
 
-// Query is there for the interface and always fails.
-func (w *writes) Query(context.Context, string, ...any) (pgx.Rows, error) { return nil, errOnlyExec }
+// Query collects a statement whose answer the caller has yet to ask for, see answer.
+func (w *writes) Query(_ context.Context, sql string, args ...any) (pgx.Rows, error) {
+	w.last = w.batch.Queue(sql, args...)
+	return nil, errNotYet
+}
 
 // QueryRow is there for the interface and always fails.
-func (w *writes) QueryRow(context.Context, string, ...any) pgx.Row { return failedRow{} }
+func (w *writes) QueryRow(context.Context, string, ...any) pgx.Row { return noRow{errNotAsked} }
 
-type failedRow struct{}
+// ask collects a statement with rows, which q then reads once it was sent.
+func (w *writes) ask(q question) error {
+	if err := q(w); !errors.Is(err, errNotYet) {
+		return fmt.Errorf("collect a question: %w", cmp.Or(err, errNotAsked))
+	}
+	w.last.Query(func(rows pgx.Rows) error { return q(answered{rows}) })
+	return nil
+}
 
-func (failedRow) Scan(...any) error { return errOnlyExec }
+// answered stands where generated code expects a connection and gives it the answer to the one question that it asks.
+type answered struct{ rows pgx.Rows }
+
+func (a answered) Query(context.Context, string, ...any) (pgx.Rows, error) { return a.rows, nil }
+
+// QueryRow is there for the interface and always fails.
+func (a answered) QueryRow(context.Context, string, ...any) pgx.Row { return noRow{errNotAsked} }
+
+// Exec is there for the interface and always fails.
+func (a answered) Exec(context.Context, string, ...any) (pgconn.CommandTag, error) {
+	return pgconn.CommandTag{}, errNotAsked
+}
 
 // jobs gives River's insert over the collection, with what announces the jobs or without.
 func (w *writes) jobs(pool *pgxpool.Pool, announced bool) pgx.Tx {
@@ -75,20 +114,88 @@ func (j jobWrites) CopyFrom(ctx context.Context, table pgx.Identifier, columns [
 	if !slices.Equal(table, pgx.Identifier{migrations.RiverSchema, "river_job"}) {
 		return 0, fmt.Errorf("a copy into %v, not into River's jobs", table)
 	}
-	var p dbsqlc.InsertJobsParams
+	var all dbsqlc.InsertJobsParams
 	for rows.Next() {
 		values, err := rows.Values()
 		if err != nil {
 			return 0, err
 		}
-		if err := addJob(&p, columns, values); err != nil {
+		if err := addJob(&all, columns, values); err != nil {
 			return 0, err
 		}
 	}
 	if err := rows.Err(); err != nil {
 		return 0, err
 	}
-	return int64(len(p.Kinds)), j.writes.queries().InsertJobs(ctx, p)
+	return int64(len(all.Kinds)), j.writes.addJobs(ctx, all)
+}
+
+// addJobs collects jobs: those that a worker can be claimed for as running, the others as available.
+func (w *writes) addJobs(ctx context.Context, all dbsqlc.InsertJobsParams) error {
+	var available dbsqlc.InsertJobsParams
+	var running dbsqlc.InsertClaimedJobsParams
+	for i, queue := range all.Queues {
+		if by, ok := w.claim(queue); ok {
+			running.ClaimedBy = by
+			running.Args = append(running.Args, all.Args[i])
+			running.Kinds = append(running.Kinds, all.Kinds[i])
+			running.MaxAttempts = append(running.MaxAttempts, all.MaxAttempts[i])
+			running.Priorities = append(running.Priorities, all.Priorities[i])
+			running.Queues = append(running.Queues, queue)
+			continue
+		}
+		if !slices.Contains(w.unclaimed, queue) {
+			w.unclaimed = append(w.unclaimed, queue)
+		}
+		available.Args = append(available.Args, all.Args[i])
+		available.Kinds = append(available.Kinds, all.Kinds[i])
+		available.MaxAttempts = append(available.MaxAttempts, all.MaxAttempts[i])
+		available.Priorities = append(available.Priorities, all.Priorities[i])
+		available.Queues = append(available.Queues, queue)
+	}
+	var err error
+	if len(available.Kinds) > 0 {
+		err = w.queries().InsertJobs(ctx, available)
+	}
+	if len(running.Kinds) > 0 {
+		err = errors.Join(err, w.ask(func(c dbsqlc.DBTX) error {
+			rows, err := dbsqlc.New(c).InsertClaimedJobs(ctx, running)
+			for _, r := range rows {
+				w.claimed = append(w.claimed, claimedJob(r, running.ClaimedBy))
+			}
+			return err
+		}))
+	}
+	return err
+}
+
+func (w *writes) claim(queue string) (by string, ok bool) {
+	if w.workers == nil {
+		return "", false
+	}
+	if by, ok = w.workers.Claim(queue); ok {
+		w.claims = append(w.claims, queue)
+	}
+	return by, ok
+}
+
+// claimedJob is the job as River's fetch would give it.
+func claimedJob(r dbsqlc.InsertClaimedJobsRow, by string) *rivertype.JobRow {
+	return &rivertype.JobRow{ID: r.ID, Attempt: 1, AttemptedAt: &r.CreatedAt, AttemptedBy: []string{by}, CreatedAt: r.CreatedAt,
+		EncodedArgs: r.Args, Kind: r.Kind, MaxAttempts: int(r.MaxAttempts), Metadata: []byte("{}"), Priority: int(r.Priority), Queue: r.Queue,
+		ScheduledAt: r.CreatedAt, State: rivertype.JobStateRunning, Tags: []string{}}
+}
+
+// settle ends the claims: the workers get their jobs where these are committed and are released where they are not, or may not be.
+func (w *writes) settle(committed bool) {
+	switch {
+	case len(w.claims) == 0:
+	case committed:
+		w.workers.Hand(w.claimed)
+	default:
+		w.workers.Release(w.claims)
+	}
+	w.claims = nil
 }
 
 // addJob adds a row of River's job table. What our jobs do not use must be as the table has it by default.

@@ -11,6 +11,10 @@ CREATE TABLE river.river_job (
     args         jsonb NOT NULL,
     priority     smallint NOT NULL DEFAULT 1,
     max_attempts smallint NOT NULL,
+    attempt      smallint NOT NULL DEFAULT 0,
+    attempted_at timestamptz,
+    attempted_by text[],
+    created_at   timestamptz NOT NULL DEFAULT now(),
     scheduled_at timestamptz NOT NULL DEFAULT now(),
     finalized_at timestamptz
 );

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +31,8 @@ type Config struct {
 	// Announce is told, after a commit, which queues have new jobs. It must not block. Without it they are announced in the transaction
 	// that adds them, whose commit then takes a lock that the whole database shares and keeps it while the log is written.
 	Announce func(queues ...string)
+	// Workers of this process get their jobs from the commit that adds them. Without any, every job waits to be fetched.
+	Workers Workers
 	// MaxGroup bounds how many callers share a transaction (default 256); 1 gives each its own.
 	MaxGroup int
 	// MaxQueue bounds how many callers wait for each kind of command (default 4096); past it they get CodeBusy. Of those who place
@@ -225,16 +226,12 @@ func (s *Store) insertJobs(ctx context.Context, statements *writes, jobs []millr
 	return nil
 }
 
-// announce tells of jobs that were added by a transaction, or may have been: it is a hint.
-func (s *Store) announce(jobs []millrace.Job, err error) {
-	if s.config.Announce == nil || len(jobs) == 0 || err != nil && !errors.Is(err, errCommitUnknown) {
-		return
+// pass passes on the jobs that a transaction added, which ended with err: to the workers claimed for them, and those for others by an
+// announcement. A worker whose job may have been added or not does not get it; should it be there, it is found as one whose process is
+// gone.
+func (s *Store) pass(statements *writes, err error) {
+	statements.settle(err == nil)
+	if s.config.Announce != nil && len(statements.unclaimed) > 0 && (err == nil || errors.Is(err, errCommitUnknown)) {
+		s.config.Announce(statements.unclaimed...)
 	}
-	var queues []string
-	for _, j := range jobs {
-		if q := j.Queue(); !slices.Contains(queues, q) {
-			queues = append(queues, q)
-		}
-	}
-	s.config.Announce(queues...)
 }

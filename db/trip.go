@@ -167,20 +167,19 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 	if err := s.rehearse(ctx); err != nil {
 		return err
 	}
+	statements := &writes{workers: s.config.Workers}
 	if s.config.InTx != nil { // which wants a pgx.Tx
-		var jobs []millrace.Job
 		err := s.inTx(ctx, func(tx pgx.Tx) error {
-			statements, w, err := s.decide(ctx, tx, nil, first, decide)
+			w, err := s.decide(ctx, tx, nil, first, decide, statements)
 			if err != nil {
 				return err
 			}
-			jobs = w.jobs
 			if err := statements.send(ctx, tx); err != nil {
 				return err
 			}
 			return s.beforeCommit(ctx, tx, w.ids())
 		})
-		s.announce(jobs, err)
+		s.pass(statements, err)
 		return err
 	}
 	conn, err := s.pool.Acquire(ctx)
@@ -188,12 +187,12 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 		return err
 	}
 	defer conn.Release() // which closes a connection that is left in a transaction
-	statements, w, err := s.decide(ctx, conn, []string{"begin"}, first, decide)
+	_, err = s.decide(ctx, conn, []string{"begin"}, first, decide, statements)
 	if err == nil {
 		statements.batch.Queue("commit")
 		err = statements.end(ctx, conn)
-		s.announce(w.jobs, err)
 	}
+	s.pass(statements, err)
 	if err != nil {
 		rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 		defer cancel()
@@ -203,18 +202,16 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 }
 
 // decide sends what begins a transaction, and its first questions, and collects what is then decided to write, jobs included.
-func (s *Store) decide(ctx context.Context, c sender, begin []string, first []question, decide func(sender) (*changeSet, error)) (*writes, *changeSet, error) {
+func (s *Store) decide(ctx context.Context, c sender, begin []string, first []question, decide func(sender) (*changeSet, error), statements *writes) (*changeSet, error) {
 	if err := ask(ctx, c, begin, first...); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	w, err := decide(c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	statements := &writes{}
 	if err := s.insertJobs(ctx, statements, w.jobs); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	err = w.collect(ctx, statements.queries())
-	return statements, w, err
+	return w, w.collect(ctx, statements.queries())
 }

@@ -2,16 +2,16 @@ package jobs
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
+	"time"
 
-	"github.com/riverqueue/river/riverdriver"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
 )
 
-// Local brings word of jobs that this process has added to its own workers, who would otherwise wait for Postgres to bring it back.
-// The zero value is ready to use.
+// Local connects what this process writes with its own workers: it brings them word of new jobs, for which they would otherwise wait
+// until Postgres brings it back, and the jobs themselves where workers were claimed for them (it is the store's db.Workers). The zero
+// value is ready to use; without a Runner nothing can be claimed.
 type Local struct {
 	// Own reports whether what Postgres brings is this process' own word, told already. Nil: nothing is.
 	Own func(payload string) bool
@@ -19,16 +19,109 @@ type Local struct {
 	mu        sync.Mutex
 	queues    []string           // with new jobs, not told yet
 	interrupt context.CancelFunc // of the wait for Postgres; nil when there is none
+
+	desks  map[string]*desk // by queue
+	by     string           // the name of River's client
+	open   bool             // workers may be claimed
+	claims int              // made and not ended
+	ended  chan struct{}    // closed when claims gets to 0, if somebody waits for that
 }
 
-// Announce says that queues have new jobs. It never blocks.
+// desk is what is known of a queue's workers in this process.
+type desk struct {
+	free    int       // workers with nothing to do after the last fetch
+	claimed int       // of them, for jobs that are not committed yet
+	fetched time.Time // when they last asked for jobs
+	handed  []handed
+
+	looked  time.Time // when they last looked in Postgres
+	drained bool      // and found no more than they could take
+	due     bool      // word came of jobs in Postgres
+}
+
+// handed is a job that a worker is to begin.
+type handed struct {
+	job *rivertype.JobRow
+	at  time.Time
+}
+
+// Workers that have not asked for jobs for so long have stopped or are paused: none is claimed. They look in Postgres at least as often.
+const askAgain = time.Second / 2
+
+// A job that was handed to workers which then did not ask for any is not begun after so long: it may be taken for lost, see rescueAfter.
+const handedFor = rescueAfter / 2
+
+// desk is called with the lock held.
+func (l *Local) desk(queue string) *desk {
+	d := l.desks[queue]
+	if d == nil {
+		if l.desks == nil {
+			l.desks = make(map[string]*desk)
+		}
+		d = &desk{}
+		l.desks[queue] = d
+	}
+	return d
+}
+
+// Claim is part of db.Workers. No worker is claimed where jobs wait in Postgres, whose turn it is first.
+func (l *Local) Claim(queue string) (by string, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.desk(queue)
+	if !l.open || !d.drained || d.claimed+len(d.handed) >= d.free || time.Since(d.fetched) > askAgain {
+		return "", false
+	}
+	d.claimed++
+	l.claims++
+	return l.by, true
+}
+
+// Release is part of db.Workers.
+func (l *Local) Release(queues []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, q := range queues {
+		l.endClaim(q)
+	}
+}
+
+// endClaim is called with the lock held.
+func (l *Local) endClaim(queue string) {
+	l.desk(queue).claimed--
+	if l.claims--; l.claims == 0 && l.ended != nil {
+		close(l.ended)
+		l.ended = nil
+	}
+}
+
+// Hand is part of db.Workers. It never blocks.
+func (l *Local) Hand(jobs []*rivertype.JobRow) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for _, j := range jobs {
+		d := l.desk(j.Queue)
+		d.handed = append(d.handed, handed{j, now})
+		l.tell(j.Queue)
+		l.endClaim(j.Queue)
+	}
+}
+
+// Announce says that queues have new jobs in Postgres. It never blocks.
 func (l *Local) Announce(queues ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, q := range queues {
-		if !slices.Contains(l.queues, q) {
-			l.queues = append(l.queues, q)
-		}
+		l.desk(q).due = true
+		l.tell(q)
+	}
+}
+
+// tell is called with the lock held.
+func (l *Local) tell(queue string) {
+	if !slices.Contains(l.queues, queue) {
+		l.queues = append(l.queues, queue)
 	}
 	if l.interrupt != nil {
 		l.interrupt()
@@ -48,46 +141,77 @@ func (l *Local) next(interrupt context.CancelFunc) (queue string, ok bool) {
 	return "", false
 }
 
-// listening is River's driver with a listener that hears of local jobs as well.
-type listening struct {
-	*riverpgxv5.Driver
-	local *Local
+// expect says that Postgres brought word of jobs in it.
+func (l *Local) expect(queue string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.desk(queue).due = true
 }
 
-// GetListener is part of River's interface of drivers.
-func (d listening) GetListener(p *riverdriver.GetListenenerParams) riverdriver.Listener {
-	return &listener{Listener: d.Driver.GetListener(p), local: d.local}
+// take gives a queue's workers, of which some are free, the jobs that were handed to them, and says whether to look in Postgres for more.
+func (l *Local) take(queue, by string, free int) (jobs []*rivertype.JobRow, look bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	d := l.desk(queue)
+	d.handed = slices.DeleteFunc(d.handed, func(h handed) bool { return now.Sub(h.at) > handedFor })
+	n := min(len(d.handed), free)
+	for _, h := range d.handed[:n] {
+		jobs = append(jobs, h.job)
+	}
+	d.handed = slices.Delete(d.handed, 0, n)
+	l.by, d.free, d.fetched = by, free-n, now
+	if look = d.free > 0 && (n == 0 || d.due || !d.drained || now.Sub(d.looked) > askAgain); look {
+		d.looked, d.due = now, false
+	}
+	return jobs, look
 }
 
-type listener struct {
-	riverdriver.Listener
-	local *Local
+// looked says what a look in Postgres found: so many jobs, and whether these were all.
+func (l *Local) looked(queue string, found int, all bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.desk(queue)
+	d.free -= found
+	d.drained = all
 }
 
-// topicInsert is where River tells which queues have new jobs.
-const topicInsert = "river_insert"
+// start lets workers be claimed.
+func (l *Local) start() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = true
+}
 
-// WaitForNotification is part of River's interface of listeners.
-func (l *listener) WaitForNotification(ctx context.Context) (*riverdriver.Notification, error) {
-	for {
-		if n, err := l.wait(ctx); n != nil || err != nil {
-			return n, err
+// stop lets no more workers be claimed.
+func (l *Local) stop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = false
+}
+
+// leftovers waits for the claims under way and takes all that was handed to workers who have stopped.
+func (l *Local) leftovers(ctx context.Context) []*rivertype.JobRow {
+	l.mu.Lock()
+	if l.claims > 0 {
+		if l.ended == nil {
+			l.ended = make(chan struct{})
 		}
+		ended := l.ended
+		l.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
 	}
-}
-
-// wait waits for a local announcement or for word from Postgres, and may return nothing.
-func (l *listener) wait(ctx context.Context) (*riverdriver.Notification, error) {
-	interruptible, interrupt := context.WithCancel(ctx)
-	defer interrupt()
-	if queue, ok := l.local.next(interrupt); ok {
-		return &riverdriver.Notification{Topic: topicInsert, Payload: fmt.Sprintf(`{"queue": %q}`, queue)}, nil
+	defer l.mu.Unlock()
+	var jobs []*rivertype.JobRow
+	for _, d := range l.desks {
+		for _, h := range d.handed {
+			jobs = append(jobs, h.job)
+		}
+		d.handed, d.fetched = nil, time.Time{}
 	}
-	n, err := l.Listener.WaitForNotification(interruptible)
-	interrupted := err != nil && interruptible.Err() != nil && ctx.Err() == nil // if it broke meanwhile, the next wait finds it so
-	known := err == nil && n.Topic == topicInsert && l.local.Own != nil && l.local.Own(n.Payload)
-	if interrupted || known {
-		return nil, nil //nolint:nilnil // wait again
-	}
-	return n, err
+	return jobs
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/rivertype"
 	"github.com/stretchr/testify/require"
 )
 
@@ -77,4 +80,158 @@ func TestAnAnnouncementEndsTheWaitForPostgres(t *testing.T) {
 	broken := errors.New("broken")
 	d.breaks <- broken
 	require.Equal(t, heard{nil, broken}, <-next)
+}
+
+func job(id int64, queue string) *rivertype.JobRow { return &rivertype.JobRow{ID: id, Queue: queue} }
+
+// ids is what a fetch brings without a look in Postgres, and whether one is due.
+func (l *Local) ids(queue string, free int) (ids []int64, look bool) {
+	jobs, look := l.take(queue, "me", free)
+	for _, j := range jobs {
+		ids = append(ids, j.ID)
+	}
+	return ids, look
+}
+
+func requireClaim(t *testing.T, l *Local, queue string, want bool) {
+	t.Helper()
+	by, ok := l.Claim(queue)
+	require.Equal(t, want, ok)
+	if ok {
+		require.Equal(t, "me", by)
+	}
+}
+
+// Claims are for workers that have nothing to do and ask for jobs, where none waits in Postgres.
+func TestWhichWorkersCanBeClaimed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &Local{}
+		requireClaim(t, l, "payment", false) // nobody works here
+		l.start()
+		requireClaim(t, l, "payment", false) // nobody has asked yet
+		asks := func(free, found int) {
+			t.Helper()
+			_, look := l.ids("payment", free)
+			require.True(t, look)
+			l.looked("payment", found, found < free)
+		}
+		asks(3, 1)
+		requireClaim(t, l, "inventory", false)
+		requireClaim(t, l, "payment", true)
+		requireClaim(t, l, "payment", true)
+		requireClaim(t, l, "payment", false) // two were left
+		l.Release([]string{"payment"})
+		requireClaim(t, l, "payment", true)
+		l.Hand([]*rivertype.JobRow{job(1, "payment"), job(2, "payment")})
+		requireClaim(t, l, "payment", false) // both are taken until they ask again
+		ids, _ := l.ids("payment", 3)
+		require.Equal(t, []int64{1, 2}, ids)
+		requireClaim(t, l, "payment", true)
+		requireClaim(t, l, "payment", false)
+		l.Release([]string{"payment"})
+
+		asks(2, 2) // there may be more in Postgres
+		asks(2, 1)
+		requireClaim(t, l, "payment", true)
+		l.Release([]string{"payment"})
+		asks(2, 2)
+		asks(2, 0)
+		requireClaim(t, l, "payment", true)
+		l.Release([]string{"payment"})
+
+		time.Sleep(askAgain + time.Millisecond)
+		requireClaim(t, l, "payment", false) // paused, or stuck
+		asks(2, 0)
+		requireClaim(t, l, "payment", true)
+		l.stop()
+		requireClaim(t, l, "payment", false)
+	})
+}
+
+// A fetch goes to Postgres when nothing was handed, when word came of jobs there, and now and then; the others are spared.
+func TestWhenAFetchLooksInPostgres(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &Local{}
+		l.start()
+		next := int64(0)
+		hand := func(n int) {
+			t.Helper()
+			var jobs []*rivertype.JobRow
+			for range n {
+				requireClaim(t, l, "payment", true)
+				next++
+				jobs = append(jobs, job(next, "payment"))
+			}
+			l.Hand(jobs)
+		}
+		expect := func(look bool, want ...int64) {
+			t.Helper()
+			ids, looks := l.ids("payment", 2)
+			require.Equal(t, want, ids)
+			require.Equal(t, look, looks)
+			if looks {
+				l.looked("payment", 0, true)
+			}
+		}
+		expect(true)
+		hand(1)
+		expect(false, 1)
+		hand(1)
+		l.Announce("payment")
+		expect(true, 2)
+		hand(1)
+		(&listener{local: l}).expect(&riverdriver.Notification{Topic: topicInsert, Payload: `{"queue": "payment", "from": "x"}`})
+		expect(true, 3)
+		hand(1)
+		(&listener{local: l}).expect(&riverdriver.Notification{Topic: "river_control", Payload: `{"queue": "payment"}`})
+		expect(false, 4)
+		time.Sleep(askAgain / 2)
+		hand(1)
+		time.Sleep(askAgain/2 + time.Millisecond)
+		expect(true, 5)
+		expect(true)
+		hand(2)
+		expect(false, 6, 7) // none is free
+		expect(true)
+
+		hand(1)
+		time.Sleep(handedFor + time.Millisecond)
+		expect(true) // others may take it for lost
+	})
+}
+
+// Workers that stop leave what they were handed to others, also what was promised to them and comes a moment later.
+func TestWhatStoppedWorkersLeave(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &Local{}
+		l.start()
+		l.ids("payment", 5)
+		l.looked("payment", 0, true)
+		for range 4 {
+			requireClaim(t, l, "payment", true)
+		}
+		l.Hand([]*rivertype.JobRow{job(1, "payment")})
+		l.stop()
+		go func() {
+			time.Sleep(time.Second)
+			l.Release([]string{"payment"})
+			l.Hand([]*rivertype.JobRow{job(2, "payment")})
+			time.Sleep(time.Second)
+			l.Hand([]*rivertype.JobRow{job(3, "payment")})
+		}()
+		require.Len(t, l.leftovers(t.Context()), 3)
+		require.Empty(t, l.leftovers(t.Context()))
+
+		l.start()
+		l.ids("payment", 5)
+		l.looked("payment", 0, true)
+		requireClaim(t, l, "payment", true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.Empty(t, l.leftovers(ctx)) // who never ends a claim is not waited for
+		l.Release([]string{"payment"})
+	})
 }

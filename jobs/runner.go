@@ -39,7 +39,7 @@ type Config struct {
 	KeepKeys      time.Duration // how long idempotency keys are kept (default 7 days)
 	KeepJobs      time.Duration // how long completed jobs are kept (default 10 min)
 	PollOnly      bool          // do without LISTEN, behind a pooler for instance
-	Local         *Local        // tells of the jobs that this process adds (default: only Postgres does)
+	Local         *Local        // brings the jobs that this process adds (default: only Postgres does)
 	// Around, if set, runs each try of a job: it calls run and returns its error.
 	Around func(ctx context.Context, job *rivertype.JobRow, run func(context.Context) error) error
 	// Observe is told what became of each try of a job.
@@ -83,8 +83,9 @@ func New(c Config) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.Local = cmp.Or(c.Local, &Local{})
 	r := &Runner{config: c}
-	r.client, err = river.NewClient(listening{riverpgxv5.New(c.Pool), cmp.Or(c.Local, &Local{})}, &river.Config{
+	r.client, err = river.NewClient(driver{riverpgxv5.New(c.Pool), c.Local}, &river.Config{
 		Schema:                      migrations.RiverSchema,
 		Logger:                      c.Logger,
 		Queues:                      queues,
@@ -154,17 +155,30 @@ func (r *Runner) Start(ctx context.Context) error {
 	if err := r.client.Start(ctx); err != nil {
 		return fmt.Errorf("start to work jobs: %w", err)
 	}
+	r.config.Local.start()
+	context.AfterFunc(ctx, r.config.Local.stop)
 	return nil
 }
 
 // Stop takes no new jobs and waits for those that run; after softStopTimeout, or when ctx ends, their contexts are canceled and they
 // are handed back.
 func (r *Runner) Stop(ctx context.Context) error {
+	r.config.Local.stop()
 	err := r.client.Stop(ctx)
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), softStopTimeout)
 		defer cancel()
-		return r.client.StopAndCancel(hard)
+		err = r.client.StopAndCancel(hard)
 	}
-	return err
+	return errors.Join(err, r.giveBack(ctx))
+}
+
+// giveBackTimeout bounds the wait for what was promised to workers, and the statement that gives it back.
+const giveBackTimeout = 2 * time.Second
+
+// giveBack lets other processes have what was handed to this one's workers and is not begun.
+func (r *Runner) giveBack(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
+	defer cancel()
+	return giveBack(ctx, riverpgxv5.New(r.config.Pool).GetExecutor(), r.config.Local.leftovers(ctx))
 }

@@ -29,15 +29,16 @@ type testBundle struct {
 	url       string
 	pool      *pgxpool.Pool
 	store     *db.Store
+	local     *jobs.Local // hands the store's jobs to the workers of the same test, unless a test has its own
 	providers *simulated.Providers
 }
 
 func setup(t testing.TB, change ...func(*db.Config)) *testBundle {
 	t.Helper()
-	b := &testBundle{t: t, url: dbtest.Millrace(t)}
+	b := &testBundle{t: t, url: dbtest.Millrace(t), local: &jobs.Local{}}
 	require.NoError(t, simulated.Migrate(t.Context(), b.url))
 	b.pool = b.newPool(8)
-	config := db.Config{Pool: b.pool, Logger: quiet()}
+	config := db.Config{Pool: b.pool, Logger: quiet(), Workers: b.local}
 	for _, f := range change {
 		f(&config)
 	}
@@ -76,7 +77,7 @@ func (b *testBundle) stock(sku string, n int64) {
 func (b *testBundle) work(change ...func(*jobs.Config)) *jobs.Runner {
 	b.t.Helper()
 	config := jobs.Config{Pool: b.newPool(8), Store: b.store, Gateway: b.providers.Gateway(), Carrier: b.providers.Carrier(),
-		Warehouse: b.providers.Warehouse(), Logger: quiet(), CallTimeout: time.Second, CheckEvery: 50 * time.Millisecond}
+		Warehouse: b.providers.Warehouse(), Logger: quiet(), Local: b.local, CallTimeout: time.Second, CheckEvery: 50 * time.Millisecond}
 	for _, f := range change {
 		f(&config)
 	}

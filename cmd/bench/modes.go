@@ -76,7 +76,7 @@ func (m mode) start(ctx context.Context, databaseURL string) (p *pipeline, err e
 			return p, err
 		}
 		m.jobs.Local.Own = p.bell.Announced
-		config.Ring, config.Announce = p.bell.Ring, p.bell.Announce
+		config.Ring, config.Announce, config.Workers = p.bell.Ring, p.bell.Announce, m.jobs.Local
 		if m.committed != nil {
 			config.Ring = func(orderID, customerID uuid.UUID) {
 				m.committed(orderID)

@@ -55,7 +55,7 @@ func openNode(ctx context.Context, databaseURL string, f storeFlags, log *slog.L
 		return nil, err
 	}
 	n.local.Own = n.bell.Announced
-	n.store, err = db.NewStore(db.Config{Pool: pool, Logger: log, Ring: n.bell.Ring, Announce: n.bell.Announce, MaxGroup: f.MaxGroup, MaxQueue: f.MaxQueue,
+	n.store, err = db.NewStore(db.Config{Pool: pool, Logger: log, Ring: n.bell.Ring, Announce: n.bell.Announce, Workers: n.local, MaxGroup: f.MaxGroup, MaxQueue: f.MaxQueue,
 		MaxAttempts: f.MaxAttempts, Observe: m.observeFlush,
 		Policy: millrace.PaymentPolicy{CaptureOnShipment: f.CaptureOnShipment, ActionTimeout: f.ActionTimeout}})
 	if err != nil {

@@ -71,6 +71,69 @@ func (q *Queries) IdempotencyKeys(ctx context.Context, arg IdempotencyKeysParams
 	return items, nil
 }
 
+const insertClaimedJobs = `-- name: InsertClaimedJobs :many
+INSERT INTO river.river_job (args, kind, max_attempts, priority, queue, state, attempt, attempted_at, attempted_by)
+SELECT j.args, j.kind, j.max_attempts, j.priority, j.queue, 'running', 1, now(), ARRAY[$1::text]
+FROM (SELECT unnest($2::jsonb[]) AS args, unnest($3::text[]) AS kind, unnest($4::smallint[]) AS max_attempts,
+             unnest($5::smallint[]) AS priority, unnest($6::text[]) AS queue) j
+RETURNING id, args, kind, max_attempts, priority, queue, created_at
+`
+
+type InsertClaimedJobsParams struct {
+	ClaimedBy   string
+	Args        [][]byte
+	Kinds       []string
+	MaxAttempts []int16
+	Priorities  []int16
+	Queues      []string
+}
+
+type InsertClaimedJobsRow struct {
+	ID          int64
+	Args        []byte
+	Kind        string
+	MaxAttempts int16
+	Priority    int16
+	Queue       string
+	CreatedAt   time.Time
+}
+
+// River's jobs as its fetch would leave them, for workers that wait for them in this process.
+func (q *Queries) InsertClaimedJobs(ctx context.Context, arg InsertClaimedJobsParams) ([]InsertClaimedJobsRow, error) {
+	rows, err := q.db.Query(ctx, insertClaimedJobs,
+		arg.ClaimedBy,
+		arg.Args,
+		arg.Kinds,
+		arg.MaxAttempts,
+		arg.Priorities,
+		arg.Queues,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []InsertClaimedJobsRow
+	for rows.Next() {
+		var i InsertClaimedJobsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Args,
+			&i.Kind,
+			&i.MaxAttempts,
+			&i.Priority,
+			&i.Queue,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const insertIdempotencyKeys = `-- name: InsertIdempotencyKeys :exec
 INSERT INTO idempotency_keys (principal, key, request_hash, order_id, response, created_at)
 SELECT r.principal, r.key, r.request_hash, r.order_id, r.response, r.created_at

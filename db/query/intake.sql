@@ -20,6 +20,14 @@ SELECT value FROM counters WHERE name = 'catalogue' FOR SHARE;
 INSERT INTO river.river_job (args, kind, max_attempts, priority, queue)
 SELECT unnest(@args::jsonb[]), unnest(@kinds::text[]), unnest(@max_attempts::smallint[]), unnest(@priorities::smallint[]), unnest(@queues::text[]);
 
+-- name: InsertClaimedJobs :many
+-- River's jobs as its fetch would leave them, for workers that wait for them in this process.
+INSERT INTO river.river_job (args, kind, max_attempts, priority, queue, state, attempt, attempted_at, attempted_by)
+SELECT j.args, j.kind, j.max_attempts, j.priority, j.queue, 'running', 1, now(), ARRAY[@claimed_by::text]
+FROM (SELECT unnest(@args::jsonb[]) AS args, unnest(@kinds::text[]) AS kind, unnest(@max_attempts::smallint[]) AS max_attempts,
+             unnest(@priorities::smallint[]) AS priority, unnest(@queues::text[]) AS queue) j
+RETURNING id, args, kind, max_attempts, priority, queue, created_at;
+
 -- name: InsertIdempotencyKeys :exec
 -- In the order of the key, so that two processes with the same keys wait for each other instead of deadlocking. A key that another
 -- process has just used is a unique violation, after which the group looks again and answers with what is stored.

@@ -1,0 +1,123 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/rivertype"
+
+	"millrace/db/migrations"
+)
+
+// driver is River's driver for Postgres, which takes word of new jobs, and jobs that were claimed for its workers, from this process too.
+type driver struct {
+	*riverpgxv5.Driver
+	local *Local
+}
+
+// GetListener is part of River's interface of drivers.
+func (d driver) GetListener(p *riverdriver.GetListenenerParams) riverdriver.Listener {
+	return &listener{Listener: d.Driver.GetListener(p), local: d.local}
+}
+
+// GetExecutor is part of River's interface of drivers.
+func (d driver) GetExecutor() riverdriver.Executor {
+	return executor{Executor: d.Driver.GetExecutor(), local: d.local}
+}
+
+type executor struct {
+	riverdriver.Executor
+	local *Local
+}
+
+// JobGetAvailable is how River fetches. It brings the jobs that were handed to this process' workers, and looks in Postgres for others
+// if there may be some.
+func (e executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+	handed, look := e.local.take(p.Queue, p.ClientID, p.MaxToLock)
+	if !look {
+		return &riverdriver.JobGetAvailableResult{Jobs: handed}, nil
+	}
+	rest := *p
+	rest.MaxToLock -= len(handed)
+	found, err := e.Executor.JobGetAvailable(ctx, &rest)
+	if err != nil {
+		e.local.looked(p.Queue, 0, false)
+		if len(handed) > 0 { // which are nobody else's
+			return &riverdriver.JobGetAvailableResult{Jobs: handed}, nil
+		}
+		return nil, err
+	}
+	e.local.looked(p.Queue, len(found.Jobs), len(found.Jobs) < rest.MaxToLock)
+	found.Jobs = append(found.Jobs, handed...)
+	return found, nil
+}
+
+// giveBack makes jobs available that were handed to workers and that none of them has begun.
+func giveBack(ctx context.Context, e riverdriver.Executor, jobs []*rivertype.JobRow) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	p := &riverdriver.JobSetStateIfRunningManyParams{Schema: migrations.RiverSchema}
+	for _, j := range jobs {
+		one := riverdriver.JobSetStateInterrupted(j.ID, j.ScheduledAt, j.Attempt-1, nil)
+		p.ID = append(p.ID, one.ID)
+		p.Attempt = append(p.Attempt, one.Attempt)
+		p.ErrData = append(p.ErrData, one.ErrData)
+		p.FinalizedAt = append(p.FinalizedAt, one.FinalizedAt)
+		p.MetadataDoMerge = append(p.MetadataDoMerge, one.MetadataDoMerge)
+		p.MetadataUpdates = append(p.MetadataUpdates, one.MetadataUpdates)
+		p.ScheduledAt = append(p.ScheduledAt, one.ScheduledAt)
+		p.State = append(p.State, one.State)
+	}
+	if _, err := e.JobSetStateIfRunningMany(ctx, p); err != nil {
+		return fmt.Errorf("give back %d jobs: %w", len(jobs), err)
+	}
+	return nil
+}
+
+type listener struct {
+	riverdriver.Listener
+	local *Local
+}
+
+// topicInsert is where River tells which queues have new jobs.
+const topicInsert = "river_insert"
+
+// WaitForNotification is part of River's interface of listeners.
+func (l *listener) WaitForNotification(ctx context.Context) (*riverdriver.Notification, error) {
+	for {
+		if n, err := l.wait(ctx); n != nil || err != nil {
+			return n, err
+		}
+	}
+}
+
+// wait waits for a local announcement or for word from Postgres, and may return nothing.
+func (l *listener) wait(ctx context.Context) (*riverdriver.Notification, error) {
+	interruptible, interrupt := context.WithCancel(ctx)
+	defer interrupt()
+	if queue, ok := l.local.next(interrupt); ok {
+		return &riverdriver.Notification{Topic: topicInsert, Payload: fmt.Sprintf(`{"queue": %q}`, queue)}, nil
+	}
+	n, err := l.Listener.WaitForNotification(interruptible)
+	interrupted := err != nil && interruptible.Err() != nil && ctx.Err() == nil // if it broke meanwhile, the next wait finds it so
+	known := err == nil && n.Topic == topicInsert && l.local.Own != nil && l.local.Own(n.Payload)
+	if interrupted || known {
+		return nil, nil //nolint:nilnil // wait again
+	}
+	l.expect(n)
+	return n, err
+}
+
+// expect has the queue of which Postgres brings word, if it does, looked for in it.
+func (l *listener) expect(n *riverdriver.Notification) {
+	var word struct {
+		Queue string `json:"queue"`
+	}
+	if n != nil && n.Topic == topicInsert && json.Unmarshal([]byte(n.Payload), &word) == nil && word.Queue != "" {
+		l.local.expect(word.Queue)
+	}
+}
