@@ -45,6 +45,9 @@ type turn struct {
 	more      bool
 }
 
+// late reports whether there are orders that missed their turn.
+func (t turn) late() bool { return len(t.orders) > 0 && t.orders[0].ReceivedSeq <= t.allocated }
+
 // allocate serves, in one transaction, the next orders of the queue and those of ids that missed their turn because an operator held them
 // when it came. It does nothing where none of ids waits any more. It returns the orders it served, and whether more may be left.
 func (s *Store) allocate(ctx context.Context, ids []uuid.UUID) (served []*millrace.Order, more bool, err error) {
@@ -59,7 +62,7 @@ func (s *Store) allocate(ctx context.Context, ids []uuid.UUID) (served []*millra
 			return nil, err
 		}
 		more = t.more
-		var w changeSet
+		w := changeSet{whole: len(t.orders) > 0 && !t.late()} // before its turn an order has nothing but its lines
 		at := s.now()
 		last := t.allocated
 		for _, o := range t.orders {
@@ -105,7 +108,7 @@ func (s *Store) lockTurn(ctx context.Context, ids []uuid.UUID) ([]question, func
 		}
 		queued := 0
 		for _, r := range rows {
-			o, err := orderOf(r, 0)
+			o, err := orderOf(r, withAddress)
 			if err != nil {
 				return turn{}, err
 			}
@@ -128,9 +131,8 @@ func (s *Store) lockShelf(ctx context.Context, c sender, t turn) (*millrace.Shel
 	if len(t.orders) == 0 {
 		return millrace.NewShelf(nil), nil
 	}
-	// A released order may hold an open payment from before; an order in the queue for the first time has nothing but its lines.
 	p := withLines
-	if t.orders[0].ReceivedSeq <= t.allocated {
+	if t.late() { // a released order may hold an open payment from before
 		p |= withTransactions
 	}
 	orders := make(map[uuid.UUID]*millrace.Order, len(t.orders))

@@ -14,6 +14,7 @@ import (
 // changeSet gathers the changes of many orders as columns, one statement for each table.
 type changeSet struct {
 	orders       map[uuid.UUID]*millrace.Order // whose header changed, as they stand last
+	touched      map[uuid.UUID]*millrace.Order // in which anything changed
 	events       dbsqlc.InsertEventsParams
 	transactions dbsqlc.UpsertTransactionsParams
 	reservations dbsqlc.UpsertReservationsParams
@@ -21,6 +22,7 @@ type changeSet struct {
 	stock        map[[2]string]millrace.StockMove // by SKU and location: a statement must not touch a row twice
 	jobs         []millrace.Job
 	allocated    int64 // up to which order stock has been offered; 0 where that did not change
+	whole        bool  // the orders have all parts that jobs need
 
 	// Where the last row of a transaction, a reservation or a shipment stands, so that a second change of it in the same set
 	// replaces the first.
@@ -42,11 +44,13 @@ type reservationKey struct {
 func (w *changeSet) add(o *millrace.Order, c millrace.Changes) {
 	if w.orders == nil {
 		w.orders = make(map[uuid.UUID]*millrace.Order)
+		w.touched = make(map[uuid.UUID]*millrace.Order)
 		w.stock = make(map[[2]string]millrace.StockMove)
 		w.transactionAt = make(map[transactionKey]int)
 		w.reservationAt = make(map[reservationKey]int)
 		w.shipmentAt = make(map[uuid.UUID]int)
 	}
+	w.touched[o.ID] = o
 	if len(c.Events) > 0 {
 		w.orders[o.ID] = o
 	}

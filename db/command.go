@@ -43,6 +43,7 @@ func (s *Store) flushCommands(ctx context.Context, commands []*command) ([]group
 	var w changeSet
 	var orders map[uuid.UUID]*millrace.Order
 	err := s.inTrips(ctx, []question{load(ctx, ids, needed, forUpdate, &orders)}, func(sender) (*changeSet, error) {
+		w.whole = needed&whatJobsNeed == whatJobsNeed
 		for i, c := range commands {
 			o := orders[c.orderID]
 			if o == nil {

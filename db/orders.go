@@ -25,15 +25,18 @@ func (s *Store) FindOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, e
 }
 
 // WorkOrder is an order with what a job needs of it (all but its lines), or CodeNotFound. Jobs that ask at the same time share their
-// queries.
+// queries, and the first after the commit that handed its job to a worker gets the order from that.
 func (s *Store) WorkOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, error) {
+	if o := s.justWritten.take(id); o != nil {
+		return o, nil
+	}
 	o, err := s.reads.Do(ctx, id)
 	return o, translate(err)
 }
 
 func (s *Store) flushReads(ctx context.Context, ids []uuid.UUID) ([]group.Outcome[*millrace.Order], error) {
 	var orders map[uuid.UUID]*millrace.Order
-	err := ask(ctx, s.pool, nil, load(ctx, ids, withAddress|withTransactions|withReservations|withShipment, forReading, &orders))
+	err := ask(ctx, s.pool, nil, load(ctx, ids, whatJobsNeed, forReading, &orders))
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +192,7 @@ func (s *Store) RefundOrder(ctx context.Context, id uuid.UUID, amount int64, key
 
 // SettlePayment records what a gateway said about an order's nth payment transaction, and its consequences.
 func (s *Store) SettlePayment(ctx context.Context, id uuid.UUID, n int32, r millrace.PaymentResult, actor string) (*millrace.Order, error) {
-	return s.apply(ctx, id, withTransactions|withReservations|withShipment, func(o *millrace.Order) error {
+	return s.apply(ctx, id, whatJobsNeed, func(o *millrace.Order) error {
 		return o.SettlePayment(n, r, s.config.Policy, s.now(), actor)
 	})
 }
@@ -201,7 +204,7 @@ func (s *Store) ExpireOrder(ctx context.Context, id uuid.UUID, actor string) (*m
 
 // SettleShipment records what became of an order's label, and its consequences.
 func (s *Store) SettleShipment(ctx context.Context, id uuid.UUID, r millrace.LabelResult, carrier, actor string) (*millrace.Order, error) {
-	return s.apply(ctx, id, withTransactions|withReservations|withShipment, func(o *millrace.Order) error {
+	return s.apply(ctx, id, whatJobsNeed, func(o *millrace.Order) error {
 		return o.SettleShipment(r, carrier, s.now(), actor)
 	})
 }

@@ -78,6 +78,8 @@ type Store struct {
 	prices    priceList
 	lookups   lookups
 	rehearsed atomic.Bool
+
+	justWritten justWritten
 }
 
 // flushTimeout bounds one flush, and who arrives after flushPatience does not wait for its end; commitTimeout bounds the wait for a commit

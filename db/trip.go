@@ -169,8 +169,9 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 	}
 	statements := &writes{workers: s.config.Workers}
 	if s.config.InTx != nil { // which wants a pgx.Tx
-		err := s.inTx(ctx, func(tx pgx.Tx) error {
-			w, err := s.decide(ctx, tx, nil, first, decide, statements)
+		var w *changeSet
+		err := s.inTx(ctx, func(tx pgx.Tx) (err error) {
+			w, err = s.decide(ctx, tx, nil, first, decide, statements)
 			if err != nil {
 				return err
 			}
@@ -179,6 +180,7 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 			}
 			return s.beforeCommit(ctx, tx, w.ids())
 		})
+		s.keep(w, statements, err)
 		s.pass(statements, err)
 		return err
 	}
@@ -187,11 +189,12 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 		return err
 	}
 	defer conn.Release() // which closes a connection that is left in a transaction
-	_, err = s.decide(ctx, conn, []string{"begin"}, first, decide, statements)
+	w, err := s.decide(ctx, conn, []string{"begin"}, first, decide, statements)
 	if err == nil {
 		statements.batch.Queue("commit")
 		err = statements.end(ctx, conn)
 	}
+	s.keep(w, statements, err)
 	s.pass(statements, err)
 	if err != nil {
 		rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
@@ -199,6 +202,20 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 		_, _ = conn.Exec(rollback, "rollback") // see Release
 	}
 	return err
+}
+
+// keep keeps orders that were just written for the workers who are handed jobs of theirs.
+func (s *Store) keep(w *changeSet, statements *writes, err error) {
+	if w == nil {
+		return
+	}
+	for _, o := range w.touched {
+		if w.whole && err == nil && len(statements.claims) > 0 {
+			s.justWritten.put(o)
+		} else {
+			s.justWritten.forget(o.ID)
+		}
+	}
 }
 
 // decide sends what begins a transaction, and its first questions, and collects what is then decided to write, jobs included.
@@ -213,5 +230,6 @@ func (s *Store) decide(ctx context.Context, c sender, begin []string, first []qu
 	if err := s.insertJobs(ctx, statements, w.jobs); err != nil {
 		return nil, err
 	}
-	return w, w.collect(ctx, statements.queries())
+	err = w.collect(ctx, statements.queries())
+	return w, err
 }

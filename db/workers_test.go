@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/riverqueue/river/rivertype"
@@ -184,4 +186,73 @@ func TestWorkersClaimedForNothingAreReleased(t *testing.T) {
 	require.Equal(t, 1, released)
 	require.EqualValues(t, 1, b.count("SELECT count(*) FROM river.river_job j, idempotency_keys k WHERE k.key = 'lost' AND j.args ->> 'order_id' = k.order_id::text AND j.state = 'running'")) // for a rescue
 	b.requireSound()
+}
+
+// A job that was handed to a worker gets its order from the commit that added it, as Postgres would give it; once, and not after the order
+// changed in any other way.
+func TestAJobThatWasHandedOverNeedNotReadItsOrder(t *testing.T) {
+	t.Parallel()
+	utc := func(o *millrace.Order) *millrace.Order {
+		o.PlacedAt, o.UpdatedAt = o.PlacedAt.UTC(), o.UpdatedAt.UTC()
+		for i := range o.Transactions {
+			p := &o.Transactions[i]
+			p.RequestedAt = p.RequestedAt.UTC()
+			if p.ExpiresAt != nil {
+				at := p.ExpiresAt.UTC()
+				p.ExpiresAt = &at
+			}
+		}
+		return o
+	}
+	for _, life := range lives {
+		t.Run(life.name, func(t *testing.T) {
+			t.Parallel()
+			var reads atomic.Int32
+			b := setup(t, func(c *db.Config) { c.Policy = life.policy })
+			mine := b.newStore(b.pool, func(c *db.Config) {
+				c.Policy, c.Workers = life.policy, &crew{t: t, every: 1}
+				c.Observe = func(kind string, _ int, _, _ time.Duration) {
+					if kind == "read" {
+						reads.Add(1)
+					}
+				}
+			})
+			b.store = mine
+			id := b.place("TEA-001", "CUP-002")
+			other := b.newStore(b.pool)
+			spared := 0
+			for i, d := range life.deeds {
+				require.NoError(t, d(t.Context(), mine, id))
+				before := reads.Load()
+				got, err := mine.WorkOrder(t.Context(), id)
+				require.NoError(t, err)
+				spared += 1 - int(reads.Load()-before)
+				want, err := other.WorkOrder(t.Context(), id)
+				require.NoError(t, err)
+				require.Equal(t, utc(want), utc(got), "after deed %d", i)
+				before = reads.Load()
+				_, err = mine.WorkOrder(t.Context(), id)
+				require.NoError(t, err)
+				require.EqualValues(t, 1, reads.Load()-before, "it is given once")
+			}
+			require.NotZero(t, spared)
+		})
+	}
+	t.Run("changed since", func(t *testing.T) {
+		t.Parallel()
+		b := setup(t, func(c *db.Config) { c.Workers = &crew{t: t, every: 1} })
+		other := b.newStore(b.pool)
+		status := func(id uuid.UUID) millrace.OrderStatus {
+			o, err := b.store.WorkOrder(t.Context(), id)
+			require.NoError(t, err)
+			return o.Status
+		}
+		one, two := b.place("TEA-001"), b.place("TEA-001")
+		require.NoError(t, reserve(t.Context(), b.store, one))
+		require.NoError(t, hold(t.Context(), b.store, one))
+		require.Equal(t, millrace.OrderOnHold, status(one))
+		require.NoError(t, reserve(t.Context(), b.store, two))
+		require.NoError(t, hold(t.Context(), other, two))
+		require.Eventually(t, func() bool { return status(two) == millrace.OrderOnHold }, soon, 10*time.Millisecond)
+	})
 }

@@ -82,11 +82,11 @@ func TestAnAnnouncementEndsTheWaitForPostgres(t *testing.T) {
 	require.Equal(t, heard{nil, broken}, <-next)
 }
 
-func job(id int64, queue string) *rivertype.JobRow { return &rivertype.JobRow{ID: id, Queue: queue} }
+func job(id int64) *rivertype.JobRow { return &rivertype.JobRow{ID: id, Queue: "payment"} }
 
-// ids is what a fetch brings without a look in Postgres, and whether one is due.
-func (l *Local) ids(queue string, free int) (ids []int64, look bool) {
-	jobs, look := l.take(queue, "me", free)
+// ids is what a fetch of payments brings without a look in Postgres, and whether one is due.
+func (l *Local) ids(free int) (ids []int64, look bool) {
+	jobs, look := l.take("payment", "me", free)
 	for _, j := range jobs {
 		ids = append(ids, j.ID)
 	}
@@ -112,7 +112,7 @@ func TestWhichWorkersCanBeClaimed(t *testing.T) {
 		requireClaim(t, l, "payment", false) // nobody has asked yet
 		asks := func(free, found int) {
 			t.Helper()
-			_, look := l.ids("payment", free)
+			_, look := l.ids(free)
 			require.True(t, look)
 			l.looked("payment", found, found < free)
 		}
@@ -123,9 +123,9 @@ func TestWhichWorkersCanBeClaimed(t *testing.T) {
 		requireClaim(t, l, "payment", false) // two were left
 		l.Release([]string{"payment"})
 		requireClaim(t, l, "payment", true)
-		l.Hand([]*rivertype.JobRow{job(1, "payment"), job(2, "payment")})
+		l.Hand([]*rivertype.JobRow{job(1), job(2)})
 		requireClaim(t, l, "payment", false) // both are taken until they ask again
-		ids, _ := l.ids("payment", 3)
+		ids, _ := l.ids(3)
 		require.Equal(t, []int64{1, 2}, ids)
 		requireClaim(t, l, "payment", true)
 		requireClaim(t, l, "payment", false)
@@ -140,7 +140,7 @@ func TestWhichWorkersCanBeClaimed(t *testing.T) {
 		requireClaim(t, l, "payment", true)
 		l.Release([]string{"payment"})
 
-		time.Sleep(askAgain + time.Millisecond)
+		<-time.After(askAgain + time.Millisecond)
 		requireClaim(t, l, "payment", false) // paused, or stuck
 		asks(2, 0)
 		requireClaim(t, l, "payment", true)
@@ -162,13 +162,13 @@ func TestWhenAFetchLooksInPostgres(t *testing.T) {
 			for range n {
 				requireClaim(t, l, "payment", true)
 				next++
-				jobs = append(jobs, job(next, "payment"))
+				jobs = append(jobs, job(next))
 			}
 			l.Hand(jobs)
 		}
 		expect := func(look bool, want ...int64) {
 			t.Helper()
-			ids, looks := l.ids("payment", 2)
+			ids, looks := l.ids(2)
 			require.Equal(t, want, ids)
 			require.Equal(t, look, looks)
 			if looks {
@@ -187,9 +187,9 @@ func TestWhenAFetchLooksInPostgres(t *testing.T) {
 		hand(1)
 		(&listener{local: l}).expect(&riverdriver.Notification{Topic: "river_control", Payload: `{"queue": "payment"}`})
 		expect(false, 4)
-		time.Sleep(askAgain / 2)
+		<-time.After(askAgain / 2)
 		hand(1)
-		time.Sleep(askAgain/2 + time.Millisecond)
+		<-time.After(askAgain/2 + time.Millisecond)
 		expect(true, 5)
 		expect(true)
 		hand(2)
@@ -197,7 +197,7 @@ func TestWhenAFetchLooksInPostgres(t *testing.T) {
 		expect(true)
 
 		hand(1)
-		time.Sleep(handedFor + time.Millisecond)
+		<-time.After(handedFor + time.Millisecond)
 		expect(true) // others may take it for lost
 	})
 }
@@ -208,25 +208,25 @@ func TestWhatStoppedWorkersLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &Local{}
 		l.start()
-		l.ids("payment", 5)
+		l.ids(5)
 		l.looked("payment", 0, true)
 		for range 4 {
 			requireClaim(t, l, "payment", true)
 		}
-		l.Hand([]*rivertype.JobRow{job(1, "payment")})
+		l.Hand([]*rivertype.JobRow{job(1)})
 		l.stop()
 		go func() {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			l.Release([]string{"payment"})
-			l.Hand([]*rivertype.JobRow{job(2, "payment")})
-			time.Sleep(time.Second)
-			l.Hand([]*rivertype.JobRow{job(3, "payment")})
+			l.Hand([]*rivertype.JobRow{job(2)})
+			<-time.After(time.Second)
+			l.Hand([]*rivertype.JobRow{job(3)})
 		}()
 		require.Len(t, l.leftovers(t.Context()), 3)
 		require.Empty(t, l.leftovers(t.Context()))
 
 		l.start()
-		l.ids("payment", 5)
+		l.ids(5)
 		l.looked("payment", 0, true)
 		requireClaim(t, l, "payment", true)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

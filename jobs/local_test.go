@@ -103,7 +103,6 @@ func TestNoWorkerOfAPausedQueueIsHandedAJob(t *testing.T) {
 	}
 	for end := time.Now().Add(soon); !waits(b.place("pm_ok", "GB", "TEA-001")); {
 		require.True(t, time.Now().Before(end), "jobs never wait")
-		time.Sleep(50 * time.Millisecond)
 	}
 	id := b.place("pm_ok", "GB", "TEA-001")
 	require.Never(t, func() bool { return !waits(id) }, 300*time.Millisecond, 50*time.Millisecond)
