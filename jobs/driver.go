@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
@@ -15,7 +16,8 @@ import (
 // driver is River's driver for Postgres, which takes word of new jobs, and jobs that were claimed for its workers, from this process too.
 type driver struct {
 	*riverpgxv5.Driver
-	local *Local
+	local    *Local
+	cooldown time.Duration // between two looks in Postgres
 }
 
 // GetListener is part of River's interface of drivers.
@@ -25,19 +27,26 @@ func (d driver) GetListener(p *riverdriver.GetListenenerParams) riverdriver.List
 
 // GetExecutor is part of River's interface of drivers.
 func (d driver) GetExecutor() riverdriver.Executor {
-	return executor{Executor: d.Driver.GetExecutor(), local: d.local}
+	return executor{Executor: d.Driver.GetExecutor(), local: d.local, cooldown: d.cooldown}
 }
 
 type executor struct {
 	riverdriver.Executor
-	local *Local
+	local    *Local
+	cooldown time.Duration
 }
 
-// JobGetAvailable is how River fetches. It brings the jobs that were handed to this process' workers, and looks in Postgres for others
-// if there may be some.
+// JobGetAvailable is how River fetches. It brings the jobs that were handed to this process' workers at once, and looks in Postgres for
+// others if there may be some, a cooldown after the last look.
 func (e executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
-	handed, look := e.local.take(p.Queue, p.ClientID, p.MaxToLock)
-	if !look {
+	handed, look := e.local.take(p.Queue, p.ClientID, p.MaxToLock, e.cooldown)
+	for look > 0 {
+		if err := sleep(ctx, look); err != nil {
+			return nil, err
+		}
+		handed, look = e.local.take(p.Queue, p.ClientID, p.MaxToLock, e.cooldown)
+	}
+	if look == lookNot {
 		return &riverdriver.JobGetAvailableResult{Jobs: handed}, nil
 	}
 	rest := *p
@@ -53,6 +62,17 @@ func (e executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvai
 	e.local.looked(p.Queue, len(found.Jobs), len(found.Jobs) < rest.MaxToLock)
 	found.Jobs = append(found.Jobs, handed...)
 	return found, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // giveBack makes jobs available that were handed to workers and that none of them has begun.

@@ -148,8 +148,16 @@ func (l *Local) expect(queue string) {
 	l.desk(queue).due = true
 }
 
+// What take says of a look in Postgres, unless it is when to take again.
+const (
+	lookNow time.Duration = 0
+	lookNot time.Duration = -1
+)
+
 // take gives a queue's workers, of which some are free, the jobs that were handed to them, and says whether to look in Postgres for more.
-func (l *Local) take(queue, by string, free int) (jobs []*rivertype.JobRow, look bool) {
+// Where that is due and the last look not a cooldown ago, it says in how long to take again, or has the workers ask again if it gave them
+// jobs.
+func (l *Local) take(queue, by string, free int, cooldown time.Duration) (jobs []*rivertype.JobRow, look time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
@@ -161,10 +169,20 @@ func (l *Local) take(queue, by string, free int) (jobs []*rivertype.JobRow, look
 	}
 	d.handed = slices.Delete(d.handed, 0, n)
 	l.by, d.free, d.fetched = by, free-n, now
-	if look = d.free > 0 && (n == 0 || d.due || !d.drained || now.Sub(d.looked) > askAgain); look {
-		d.looked, d.due = now, false
+	if d.free == 0 || n > 0 && !d.due && d.drained && now.Sub(d.looked) < askAgain {
+		return jobs, lookNot
 	}
-	return jobs, look
+	switch early := cooldown - now.Sub(d.looked); {
+	case early <= 0:
+		d.looked, d.due = now, false
+		return jobs, lookNow
+	case n > 0:
+		d.due = true
+		l.tell(queue)
+		return jobs, lookNot
+	default:
+		return nil, early
+	}
 }
 
 // looked says what a look in Postgres found: so many jobs, and whether these were all.

@@ -86,11 +86,11 @@ func job(id int64) *rivertype.JobRow { return &rivertype.JobRow{ID: id, Queue: "
 
 // ids is what a fetch of payments brings without a look in Postgres, and whether one is due.
 func (l *Local) ids(free int) (ids []int64, look bool) {
-	jobs, look := l.take("payment", "me", free)
+	jobs, again := l.take("payment", "me", free, 0)
 	for _, j := range jobs {
 		ids = append(ids, j.ID)
 	}
-	return ids, look
+	return ids, again == lookNow
 }
 
 func requireClaim(t *testing.T, l *Local, queue string, want bool) {
@@ -199,6 +199,53 @@ func TestWhenAFetchLooksInPostgres(t *testing.T) {
 		hand(1)
 		<-time.After(handedFor + time.Millisecond)
 		expect(true) // others may take it for lost
+	})
+}
+
+// Looks in Postgres are a cooldown apart, which delays nothing that was handed over.
+func TestLooksInPostgresAreACooldownApart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &Local{}
+		l.start()
+		const cooldown = 10 * time.Millisecond
+		take := func() (int, time.Duration) {
+			jobs, look := l.take("payment", "me", 5, cooldown)
+			if look == lookNow {
+				l.looked("payment", 0, true)
+			}
+			return len(jobs), look
+		}
+		expect := func(jobs int, look time.Duration) {
+			t.Helper()
+			n, l := take()
+			require.Equal(t, jobs, n)
+			require.Equal(t, look, l)
+		}
+		told := func() bool {
+			_, ok := l.next(func() {})
+			return ok
+		}
+		expect(0, lookNow)
+		<-time.After(4 * time.Millisecond)
+		expect(0, 6*time.Millisecond)
+		requireClaim(t, l, "payment", true)
+		l.Hand([]*rivertype.JobRow{job(1)})
+		require.True(t, told())
+		expect(1, lookNot)
+		require.False(t, told())
+		l.Announce("payment")
+		require.True(t, told())
+		requireClaim(t, l, "payment", true)
+		l.Hand([]*rivertype.JobRow{job(2)})
+		require.True(t, told())
+		expect(1, lookNot)
+		require.True(t, told()) // to look for what was announced
+		expect(0, 6*time.Millisecond)
+		<-time.After(6 * time.Millisecond)
+		requireClaim(t, l, "payment", true)
+		l.Hand([]*rivertype.JobRow{job(3)})
+		expect(1, lookNow) // both at once
 	})
 }
 

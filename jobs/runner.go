@@ -31,7 +31,7 @@ type Config struct {
 
 	Queues        []string      // which to work (default all); maintenance is always among them
 	Workers       int           // jobs at a time for each queue (default 1000); one that waits costs nothing
-	FetchCooldown time.Duration // between fetches (default 10 ms)
+	FetchCooldown time.Duration // between looks in Postgres for jobs (default 10 ms)
 	PollInterval  time.Duration // between looks for jobs that no notification announced (default 250 ms)
 	CallTimeout   time.Duration // of one call to a provider (default 8 s); below JobTimeout
 	CheckEvery    time.Duration // between questions about a buyer or a parcel (default 15 s)
@@ -85,7 +85,7 @@ func New(c Config) (*Runner, error) {
 	}
 	c.Local = cmp.Or(c.Local, &Local{})
 	r := &Runner{config: c}
-	r.client, err = river.NewClient(driver{riverpgxv5.New(c.Pool), c.Local}, &river.Config{
+	r.client, err = river.NewClient(driver{riverpgxv5.New(c.Pool), c.Local, c.FetchCooldown}, &river.Config{
 		Schema:                      migrations.RiverSchema,
 		Logger:                      c.Logger,
 		Queues:                      queues,
@@ -96,7 +96,7 @@ func New(c Config) (*Runner, error) {
 		RescueStuckJobsAfter:        rescueAfter,
 		SoftStopTimeout:             softStopTimeout,
 		FetchOnlyKnownKinds:         true,
-		FetchCooldown:               c.FetchCooldown,
+		FetchCooldown:               river.FetchCooldownMin, // the driver sees to ours
 		FetchPollInterval:           c.PollInterval,
 		PollOnly:                    c.PollOnly,
 		CompletedJobRetentionPeriod: c.KeepJobs,

@@ -19,7 +19,7 @@ import (
 type jobFlags struct {
 	Queues        []string      `default:"inventory,payment,shipping" enum:"inventory,payment,shipping,tracking,maintenance" env:"MILLRACE_QUEUES" help:"Queues to work, separated by commas: inventory, payment, shipping (tracking comes with it) and maintenance (always)."`
 	Workers       int           `default:"1000" env:"MILLRACE_WORKERS" help:"Jobs at a time for each queue; one that waits costs nothing."`
-	FetchCooldown time.Duration `default:"10ms" env:"MILLRACE_FETCH_COOLDOWN" help:"Least time between two fetches of a queue."`
+	FetchCooldown time.Duration `default:"10ms" env:"MILLRACE_FETCH_COOLDOWN" help:"Least time between two looks in Postgres for jobs of a queue."`
 	PollInterval  time.Duration `default:"250ms" env:"MILLRACE_POLL_INTERVAL" help:"Time between looks for jobs that no notification announced."`
 	CallTimeout   time.Duration `default:"8s" env:"MILLRACE_CALL_TIMEOUT" help:"Limit of one call to a provider; less than 12s."`
 	CheckEvery    time.Duration `default:"15s" env:"MILLRACE_CHECK_EVERY" help:"Time between questions about a buyer or a parcel."`
