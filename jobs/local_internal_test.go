@@ -69,6 +69,15 @@ func TestAnAnnouncementEndsTheWaitForPostgres(t *testing.T) {
 	d.says <- control
 	require.Equal(t, heard{control, nil}, <-next)
 
+	require.True(t, local.desk("payment").due)
+	require.False(t, local.desk("inventory").due)
+	next = wait(t.Context())
+	<-d.waiting
+	inventory := &riverdriver.Notification{Topic: "river_insert", Payload: `{"queue": "inventory", "from": "another"}`}
+	d.says <- inventory
+	require.Equal(t, heard{inventory, nil}, <-next)
+	require.True(t, local.desk("inventory").due) // so that a fetch looks for them, whatever was handed over
+
 	ctx, cancel := context.WithCancel(t.Context())
 	next = wait(ctx)
 	<-d.waiting
@@ -281,4 +290,35 @@ func TestWhatStoppedWorkersLeave(t *testing.T) {
 		require.Empty(t, l.leftovers(ctx)) // who never ends a claim is not waited for
 		l.Release([]string{"payment"})
 	})
+}
+
+// unreachable is a Postgres that cannot be looked in.
+type unreachable struct{ riverdriver.Executor }
+
+var errUnreachable = errors.New("unreachable")
+
+func (unreachable) JobGetAvailable(context.Context, *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+	return nil, errUnreachable
+}
+
+// What was handed over is worked though Postgres cannot be looked in: nobody else will.
+func TestAFetchThatFailsLosesNothingThatWasHandedOver(t *testing.T) {
+	t.Parallel()
+	l := &Local{}
+	l.start()
+	_, look := l.ids(5)
+	require.True(t, look)
+	l.looked("payment", 0, true)
+	requireClaim(t, l, "payment", true)
+	l.Hand([]*rivertype.JobRow{job(1)})
+	l.Announce("payment")
+	e := executor{Executor: unreachable{}, local: l}
+	p := &riverdriver.JobGetAvailableParams{ClientID: "me", Queue: "payment", MaxToLock: 5}
+	got, err := e.JobGetAvailable(t.Context(), p)
+	require.NoError(t, err)
+	require.Equal(t, []*rivertype.JobRow{job(1)}, got.Jobs)
+	requireClaim(t, l, "payment", false) // what was announced waits
+	_, err = e.JobGetAvailable(t.Context(), p)
+	require.ErrorIs(t, err, errUnreachable)
+	require.Equal(t, 5, p.MaxToLock)
 }

@@ -33,7 +33,7 @@ type node struct {
 	pool        *pgxpool.Pool
 	store       *db.Store
 	bell        *notify.Doorbell
-	local       *jobs.Local // tells this process' workers of its own jobs
+	local       *jobs.Local // brings this process' workers its own jobs
 	metrics     *metrics
 }
 
@@ -59,7 +59,9 @@ func openNode(ctx context.Context, databaseURL string, f storeFlags, log *slog.L
 		MaxAttempts: f.MaxAttempts, Observe: m.observeFlush,
 		Policy: millrace.PaymentPolicy{CaptureOnShipment: f.CaptureOnShipment, ActionTimeout: f.ActionTimeout}})
 	if err != nil {
-		return nil, errors.Join(err, n.bell.Close(ctx))
+		err = errors.Join(err, n.bell.Close(ctx))
+		n.pool.Close()
+		return nil, err
 	}
 	m.watchStore(n.store)
 	return n, nil
