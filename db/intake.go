@@ -145,6 +145,7 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 		return err
 	}
 	statements := &writes{workers: s.config.Workers}
+	defer statements.settle(false) // where a panic came between
 	if !holdCatalogue && s.config.InTx == nil {
 		err := s.makeOrders(ctx, s.queries(), requests, in, statements)
 		if err == nil && len(in.orders) > 0 {

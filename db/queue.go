@@ -36,7 +36,7 @@ type writes struct {
 
 	workers   Workers             // nil: jobs wait to be fetched
 	claims    []string            // the queue of each claimed worker
-	claimed   []*rivertype.JobRow // for them, once sent
+	claimed   []*rivertype.JobRow // their jobs, once sent
 	unclaimed []string            // queues with jobs to be fetched
 }
 
@@ -49,7 +49,7 @@ func (w *writes) Exec(_ context.Context, sql string, args ...any) (pgconn.Comman
 	return pgconn.CommandTag{}, nil
 }
 
-// Query collects a statement whose answer the caller has yet to ask for, see answer.
+// Query collects a statement whose answer is read later, see ask.
 func (w *writes) Query(_ context.Context, sql string, args ...any) (pgx.Rows, error) {
 	w.last = w.batch.Queue(sql, args...)
 	return nil, errNotYet
@@ -186,7 +186,8 @@ func claimedJob(r dbsqlc.InsertClaimedJobsRow, by string) *rivertype.JobRow {
 		ScheduledAt: r.CreatedAt, State: rivertype.JobStateRunning, Tags: []string{}}
 }
 
-// settle ends the claims: the workers get their jobs where these are committed and are released where they are not, or may not be.
+// settle ends the claims: the workers get their jobs where these are committed and are released where they are not, or may not be. It
+// does nothing the second time.
 func (w *writes) settle(committed bool) {
 	switch {
 	case len(w.claims) == 0:

@@ -162,12 +162,18 @@ func (s *Store) inTx(ctx context.Context, f func(pgx.Tx) error) error {
 	if err != nil {
 		return err
 	}
+	kept := false
+	defer func() { // also where f panics
+		if !kept {
+			rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+			defer cancel()
+			_ = tx.Rollback(rollback) // a connection that cannot roll back is closed, which rolls back
+		}
+	}()
 	if err := f(tx); err != nil {
-		rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
-		defer cancel()
-		_ = tx.Rollback(rollback) // a connection that cannot roll back is closed, which rolls back
 		return err
 	}
+	kept = true
 	return commit(ctx, tx)
 }
 

@@ -168,7 +168,8 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 		return err
 	}
 	statements := &writes{workers: s.config.Workers}
-	if s.config.InTx != nil { // which wants a pgx.Tx
+	defer statements.settle(false) // where a panic came between
+	if s.config.InTx != nil {      // which wants a pgx.Tx
 		var w *changeSet
 		err := s.inTx(ctx, func(tx pgx.Tx) (err error) {
 			w, err = s.decide(ctx, tx, nil, first, decide, statements)

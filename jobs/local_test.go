@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
 	"github.com/stretchr/testify/require"
 
@@ -121,16 +122,12 @@ func TestAStoppedRunnerGivesBackWhatItWasHanded(t *testing.T) {
 	require.NoError(t, r.Start(t.Context()))
 	var by string
 	require.Eventually(t, func() (ok bool) { by, ok = own.Claim(millrace.QueueInventory); return ok }, soon, time.Millisecond)
+	paused, cancelPaused := r.Client().Subscribe(river.EventKindQueuePaused)
+	defer cancelPaused()
 	require.NoError(t, r.Client().QueuePause(t.Context(), millrace.QueueInventory, nil))
+	<-paused
 	id := b.place("pm_ok", "GB", "TEA-001")
 	job := &rivertype.JobRow{Queue: millrace.QueueInventory, Attempt: 1, ScheduledAt: time.Now()}
-	require.Eventually(t, func() bool { // paused by now
-		_, ok := own.Claim(millrace.QueueInventory)
-		if ok {
-			own.Release([]string{millrace.QueueInventory})
-		}
-		return !ok
-	}, soon, 10*time.Millisecond)
 	require.NoError(t, b.pool.QueryRow(t.Context(), `UPDATE river.river_job SET state = 'running', attempt = 1, attempted_at = now(), attempted_by = ARRAY[$1]
 		WHERE args ->> 'order_id' = $2::text RETURNING id`, by, id).Scan(&job.ID))
 	own.Hand([]*rivertype.JobRow{job})
