@@ -93,9 +93,11 @@ func TestOverflowClosesTheStreamAndItResumes(t *testing.T) {
 		before := givenUp()
 		var version int32
 		c := n.open(url)
-		for givenUp() == before {
-			s.mustWrite(o, 100)
-			<-time.After(5 * time.Millisecond) // time to give it up, before there is more to read again than can be
+		for unread := 0; givenUp() == before; unread += 100 {
+			if unread < 10_000 { // more than fits on the way to the client, and no more than is soon read again
+				s.mustWrite(o, 100)
+			}
+			<-time.After(5 * time.Millisecond)
 		}
 		for {
 			b, err := c.event()
