@@ -20,11 +20,10 @@ type Local struct {
 	queues    []string           // with new jobs, not told yet
 	interrupt context.CancelFunc // of the wait for Postgres; nil when there is none
 
-	desks  map[string]*desk // by queue
-	by     string           // the name of River's client
-	open   bool             // workers may be claimed
-	claims int              // made and not ended
-	ended  chan struct{}    // closed when claims gets to 0, if somebody waits for that
+	desks map[string]*desk // by queue
+	by    string           // the name of River's client
+	open  bool             // workers may be claimed
+	ended chan struct{}    // closed when the last claim ends, if somebody waits for that
 }
 
 // desk is what is known of a queue's workers in this process.
@@ -73,7 +72,6 @@ func (l *Local) Claim(queue string) (by string, ok bool) {
 		return "", false
 	}
 	d.claimed++
-	l.claims++
 	return l.by, true
 }
 
@@ -89,10 +87,20 @@ func (l *Local) Release(queues []string) {
 // endClaim is called with the lock held.
 func (l *Local) endClaim(queue string) {
 	l.desk(queue).claimed--
-	if l.claims--; l.claims == 0 && l.ended != nil {
+	if l.ended != nil && !l.claimed() {
 		close(l.ended)
 		l.ended = nil
 	}
+}
+
+// claimed reports whether there are claims that have not ended. It is called with the lock held.
+func (l *Local) claimed() bool {
+	for _, d := range l.desks {
+		if d.claimed > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Hand is part of db.Workers. It never blocks.
@@ -211,7 +219,7 @@ func (l *Local) stop() {
 // leftovers waits for the claims under way and takes all that was handed to workers who have stopped.
 func (l *Local) leftovers(ctx context.Context) []*rivertype.JobRow {
 	l.mu.Lock()
-	if l.claims > 0 {
+	if l.claimed() {
 		if l.ended == nil {
 			l.ended = make(chan struct{})
 		}

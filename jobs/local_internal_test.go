@@ -292,6 +292,49 @@ func TestWhatStoppedWorkersLeave(t *testing.T) {
 	})
 }
 
+// stocked is a Postgres in which some jobs wait.
+type stocked struct {
+	riverdriver.Executor
+	jobs  []*rivertype.JobRow
+	asked int // how many it was asked for last
+}
+
+func (s *stocked) JobGetAvailable(_ context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+	s.asked = p.MaxToLock
+	return &riverdriver.JobGetAvailableResult{Jobs: s.jobs}, nil
+}
+
+// A fetch brings what waits in Postgres, which came first, and what was handed over, and no more than there are workers.
+func TestAFetchBringsWhatWaitsAndWhatWasHandedOver(t *testing.T) {
+	t.Parallel()
+	l := &Local{}
+	l.start()
+	p := &riverdriver.JobGetAvailableParams{ClientID: "me", Queue: "payment", MaxToLock: 5}
+	postgres := &stocked{}
+	e := executor{Executor: postgres, local: l}
+	fetch := func(want ...*rivertype.JobRow) {
+		t.Helper()
+		got, err := e.JobGetAvailable(t.Context(), p)
+		require.NoError(t, err)
+		require.Equal(t, want, got.Jobs)
+	}
+	fetch()
+	for id := range int64(2) {
+		requireClaim(t, l, "payment", true)
+		l.Hand([]*rivertype.JobRow{job(10 + id)})
+	}
+	postgres.jobs = []*rivertype.JobRow{job(1), job(2)}
+	l.Announce("payment")
+	fetch(job(1), job(2), job(10), job(11))
+	require.Equal(t, 3, postgres.asked)
+	requireClaim(t, l, "payment", true) // the one that is left
+	requireClaim(t, l, "payment", false)
+	l.Hand([]*rivertype.JobRow{job(12)})
+	postgres.asked = 0
+	fetch(job(12))
+	require.Zero(t, postgres.asked)
+}
+
 // unreachable is a Postgres that cannot be looked in.
 type unreachable struct{ riverdriver.Executor }
 
