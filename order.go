@@ -26,6 +26,7 @@ type Order struct {
 	HoldReason        string   // why it is on hold, "" if it is not
 	PlacedAt          time.Time
 	UpdatedAt         time.Time
+	Revision          int32 // counts the writes of the order, with an event or without; package db keeps it
 
 	Lines        []OrderLine
 	Transactions []PaymentTransaction

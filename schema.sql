@@ -65,7 +65,8 @@ CREATE TRIGGER count_catalogue_change AFTER INSERT OR UPDATE OR DELETE OR TRUNCA
     FOR EACH STATEMENT EXECUTE FUNCTION count_catalogue_change();
 
 -- No index holds status or any other column that a common step changes, so that updates stay on their page (HOT). rare_status is null
--- on the way from pending to completed; an order that leaves that way is worth an index entry.
+-- on the way from pending to completed; an order that leaves that way is worth an index entry. revision counts the writes of the order and
+-- of what belongs to it, with an event or without: who writes by what it has read finds it unchanged, or writes nothing.
 CREATE TABLE orders (
     id                 uuid PRIMARY KEY,
     customer_id        uuid NOT NULL,
@@ -82,7 +83,8 @@ CREATE TABLE orders (
     hold_reason        text NOT NULL DEFAULT '',
     placed_at          timestamptz NOT NULL,
     updated_at         timestamptz NOT NULL,
-    rare_status        text GENERATED ALWAYS AS (CASE WHEN status NOT IN ('pending', 'processing', 'completed') THEN status END) STORED
+    rare_status        text GENERATED ALWAYS AS (CASE WHEN status NOT IN ('pending', 'processing', 'completed') THEN status END) STORED,
+    revision           integer NOT NULL DEFAULT 0
 ) WITH (fillfactor = 60);
 
 CREATE INDEX orders_customer_id_id_idx ON orders (customer_id, id);

@@ -37,37 +37,31 @@ func (s *Store) flushAllocation(ctx context.Context, ids []uuid.UUID) ([]group.O
 	return make([]group.Outcome[struct{}], len(ids)), nil
 }
 
-// turn is what an allocation works on: orders locked in their places, up to which place stock has been offered before, and whether others
-// may wait behind them.
+// turn is what an allocation works on: orders locked in their places, up to which place stock has been offered before, whether others may
+// wait behind them, and what they ask for.
 type turn struct {
 	orders    []*millrace.Order // in the order in which they were acknowledged
 	allocated int64
 	more      bool
+	shelf     *millrace.Shelf
 }
-
-// late reports whether there are orders that missed their turn.
-func (t turn) late() bool { return len(t.orders) > 0 && t.orders[0].ReceivedSeq <= t.allocated }
 
 // allocate serves, in one transaction, the next orders of the queue and those of ids that missed their turn because an operator held them
 // when it came. It does nothing where none of ids waits any more. It returns the orders it served, and whether more may be left.
 func (s *Store) allocate(ctx context.Context, ids []uuid.UUID) (served []*millrace.Order, more bool, err error) {
 	first, takeTurn := s.lockTurn(ctx, ids)
 	err = s.inTrips(ctx, first, func(c sender) (*changeSet, error) {
-		t, err := takeTurn()
-		if err != nil {
-			return nil, err
-		}
-		shelf, err := s.lockShelf(ctx, c, t)
+		t, err := takeTurn(c)
 		if err != nil {
 			return nil, err
 		}
 		more = t.more
-		w := changeSet{whole: len(t.orders) > 0 && !t.late()} // before its turn an order has nothing but its lines
+		w := changeSet{whole: true} // an order that waits for stock has nothing but its lines
 		at := s.now()
 		last := t.allocated
 		for _, o := range t.orders {
 			last = max(last, o.ReceivedSeq)
-			o.ReserveStock(shelf, s.config.Policy, at, "job:"+millrace.ReserveStockJob{}.Kind())
+			o.ReserveStock(t.shelf, s.config.Policy, at, "job:"+millrace.ReserveStockJob{}.Kind())
 			if change := o.TakeChanges(); !change.Empty() {
 				w.add(o, change)
 				served = append(served, o)
@@ -81,81 +75,91 @@ func (s *Store) allocate(ctx context.Context, ids []uuid.UUID) (served []*millra
 	return served, more, err
 }
 
-// lockTurn asks for the allocation lock and for the orders to serve, and says what came of it once that was answered.
-func (s *Store) lockTurn(ctx context.Context, ids []uuid.UUID) ([]question, func() (turn, error)) {
-	var t turn
-	var rows []dbsqlc.Order
+// lockTurn asks for the allocation lock, for the orders to serve, and for what they ask for and the stock of it, and says what came of it
+// once that was answered.
+func (s *Store) lockTurn(ctx context.Context, ids []uuid.UUID) ([]question, func(sender) (turn, error)) {
+	var allocated int64
+	var orders []dbsqlc.Order
+	var lines []dbsqlc.OrderLine
+	var levels []dbsqlc.InventoryLevel
 	p := dbsqlc.LockQueuedOrdersParams{Ids: ids, PageSize: int32(s.config.MaxGroup)}
-	lock := func(c dbsqlc.DBTX) (err error) {
-		t.allocated, err = dbsqlc.New(c).LockAllocation(ctx, ids)
+	questions := []question{func(c dbsqlc.DBTX) (err error) {
+		allocated, err = dbsqlc.New(c).LockAllocation(ctx, ids)
 		if errors.Is(err, pgx.ErrNoRows) {
-			t.allocated, err = nobodyWaits, nil
+			allocated, err = nobodyWaits, nil
 		}
 		return err
-	}
-	orders := func(c dbsqlc.DBTX) (err error) {
-		rows, err = dbsqlc.New(c).LockQueuedOrders(ctx, p)
+	}, func(c dbsqlc.DBTX) (err error) {
+		orders, err = dbsqlc.New(c).LockQueuedOrders(ctx, p)
 		return err
-	}
-	questions := []question{lock, orders}
+	}, func(c dbsqlc.DBTX) (err error) {
+		lines, err = dbsqlc.New(c).QueuedLines(ctx, dbsqlc.QueuedLinesParams(p))
+		return err
+	}, func(c dbsqlc.DBTX) (err error) {
+		levels, err = dbsqlc.New(c).LockQueuedLevels(ctx, dbsqlc.LockQueuedLevelsParams(p))
+		return err
+	}}
 	if s.config.OutOfTurn { // everybody has missed theirs
-		t.allocated, p.OutOfTurn = math.MaxInt64, math.MaxInt64
+		allocated, p.OutOfTurn = math.MaxInt64, math.MaxInt64
 		questions = questions[1:]
 	}
-	return questions, func() (turn, error) {
-		if t.allocated == nobodyWaits {
+	return questions, func(c sender) (turn, error) {
+		if allocated == nobodyWaits {
 			return turn{}, nil
 		}
+		t := turn{allocated: allocated}
 		queued := 0
-		for _, r := range rows {
+		for _, r := range orders {
 			o, err := orderOf(r, withAddress)
 			if err != nil {
 				return turn{}, err
 			}
 			t.orders = append(t.orders, o)
-			if o.ReceivedSeq > t.allocated {
+			if o.ReceivedSeq > allocated {
 				queued++
 			}
 		}
 		t.more = queued == s.config.MaxGroup
 		slices.SortFunc(t.orders, func(a, b *millrace.Order) int { return cmp.Compare(a.ReceivedSeq, b.ReceivedSeq) })
-		return t, nil
+		err := t.fill(ctx, c, lines, levels)
+		return t, err
 	}
 }
 
 // nobodyWaits stands for the place of a turn that was not taken.
 const nobodyWaits = -1
 
-// lockShelf loads what the orders of a turn ask for and locks the inventory levels of all of it.
-func (s *Store) lockShelf(ctx context.Context, c sender, t turn) (*millrace.Shelf, error) {
-	if len(t.orders) == 0 {
-		return millrace.NewShelf(nil), nil
-	}
-	p := withLines
-	if t.late() { // a released order may hold an open payment from before
-		p |= withTransactions
-	}
+// fill gives the orders their lines, and the turn the shelf. The lines and the levels were asked for before it was known whose: where
+// whoever made the turn worth taking does not wait any more by the time that these questions come up, the answers are empty, and both
+// are asked for again.
+func (t *turn) fill(ctx context.Context, c sender, lines []dbsqlc.OrderLine, levels []dbsqlc.InventoryLevel) error {
 	orders := make(map[uuid.UUID]*millrace.Order, len(t.orders))
 	ids := make([]uuid.UUID, len(t.orders))
 	for i, o := range t.orders {
 		orders[o.ID], ids[i] = o, o.ID
 	}
-	var rows []dbsqlc.InventoryLevel
-	err := ask(ctx, c, nil, func(c dbsqlc.DBTX) error {
-		if _, collecting := c.(*asking); collecting {
-			return collectParts(ctx, c, ids, p)
+	addLines(orders, lines)
+	unread := func(o *millrace.Order) bool { return len(o.Lines) == 0 }
+	if len(orders) > 0 && (len(levels) == 0 || slices.ContainsFunc(t.orders, unread)) {
+		for _, o := range t.orders {
+			o.Lines = nil
 		}
-		return loadParts(ctx, dbsqlc.New(c), orders, p)
-	}, func(c dbsqlc.DBTX) (err error) {
-		rows, err = dbsqlc.New(c).LockLevels(ctx, ids)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load what the queue asks for: %w", err)
+		err := ask(ctx, c, nil, func(c dbsqlc.DBTX) error {
+			rows, err := dbsqlc.New(c).Lines(ctx, ids)
+			addLines(orders, rows)
+			return err
+		}, func(c dbsqlc.DBTX) (err error) {
+			levels, err = dbsqlc.New(c).LockLevels(ctx, ids)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("load what the queue asks for: %w", err)
+		}
 	}
-	levels := make([]millrace.InventoryLevel, len(rows))
-	for i, r := range rows {
-		levels[i] = millrace.InventoryLevel{SKU: r.Sku, Location: r.Location, OnHand: r.OnHand, Reserved: r.Reserved}
+	stock := make([]millrace.InventoryLevel, len(levels))
+	for i, r := range levels {
+		stock[i] = millrace.InventoryLevel{SKU: r.Sku, Location: r.Location, OnHand: r.OnHand, Reserved: r.Reserved}
 	}
-	return millrace.NewShelf(levels), nil
+	t.shelf = millrace.NewShelf(stock)
+	return nil
 }

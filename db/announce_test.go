@@ -36,7 +36,7 @@ func TestEachStepAnnouncesItsNextJob(t *testing.T) {
 		id := b.placeMany(1, "TEA-001")[0]
 		require.NoError(t, b.store.ReserveStock(t.Context(), id))
 		until(`{"queue": "payment"}`)
-		_, err = b.store.SettlePayment(t.Context(), id, 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
+		_, err = b.store.SettlePayment(t.Context(), b.find(id), 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
 		require.NoError(t, err)
 		until(`{"queue": "shipping"}`)
 	}

@@ -1,8 +1,11 @@
 package db
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,8 +16,8 @@ import (
 
 // changeSet gathers the changes of many orders as columns, one statement for each table.
 type changeSet struct {
-	orders       map[uuid.UUID]*millrace.Order // whose header changed, as they stand last
-	touched      map[uuid.UUID]*millrace.Order // in which anything changed
+	orders       map[uuid.UUID]*millrace.Order // as they stand last
+	noticed      map[uuid.UUID]*millrace.Order // those of them in which something changed that others can see
 	events       dbsqlc.InsertEventsParams
 	transactions dbsqlc.UpsertTransactionsParams
 	reservations dbsqlc.UpsertReservationsParams
@@ -41,18 +44,22 @@ type reservationKey struct {
 	sku, location string
 }
 
+// add adds a change of an order, which is then at its next revision, one for all changes of the set.
 func (w *changeSet) add(o *millrace.Order, c millrace.Changes) {
 	if w.orders == nil {
 		w.orders = make(map[uuid.UUID]*millrace.Order)
-		w.touched = make(map[uuid.UUID]*millrace.Order)
+		w.noticed = make(map[uuid.UUID]*millrace.Order)
 		w.stock = make(map[[2]string]millrace.StockMove)
 		w.transactionAt = make(map[transactionKey]int)
 		w.reservationAt = make(map[reservationKey]int)
 		w.shipmentAt = make(map[uuid.UUID]int)
 	}
-	w.touched[o.ID] = o
+	if w.orders[o.ID] == nil {
+		o.Revision++
+	}
+	w.orders[o.ID] = o
 	if len(c.Events) > 0 {
-		w.orders[o.ID] = o
+		w.noticed[o.ID] = o
 	}
 	for _, e := range c.Events {
 		w.addEvent(e)
@@ -146,10 +153,10 @@ func (w *changeSet) addShipment(order uuid.UUID, sh *millrace.Shipment) {
 	p.LabelUrls = append(p.LabelUrls, sh.LabelURL)
 }
 
-// ids are the orders whose header changed.
+// ids are the orders in which something changed that others can see.
 func (w *changeSet) ids() []uuid.UUID {
-	ids := make([]uuid.UUID, 0, len(w.orders))
-	for id := range w.orders {
+	ids := make([]uuid.UUID, 0, len(w.noticed))
+	for id := range w.noticed {
 		ids = append(ids, id)
 	}
 	return ids
@@ -175,9 +182,11 @@ func (w *changeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
 	return err
 }
 
+// headers is what UpdateOrders is given, in the order of the ids.
 func headers(orders map[uuid.UUID]*millrace.Order) dbsqlc.UpdateOrdersParams {
+	sorted := slices.SortedFunc(maps.Values(orders), func(a, b *millrace.Order) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	var p dbsqlc.UpdateOrdersParams
-	for _, o := range orders {
+	for _, o := range sorted {
 		p.Ids = append(p.Ids, o.ID)
 		p.Statuses = append(p.Statuses, string(o.Status))
 		p.PaymentStatuses = append(p.PaymentStatuses, string(o.PaymentStatus))
@@ -185,6 +194,7 @@ func headers(orders map[uuid.UUID]*millrace.Order) dbsqlc.UpdateOrdersParams {
 		p.Versions = append(p.Versions, o.Version)
 		p.HoldReasons = append(p.HoldReasons, o.HoldReason)
 		p.UpdatedAts = append(p.UpdatedAts, o.UpdatedAt)
+		p.Revisions = append(p.Revisions, o.Revision)
 	}
 	return p
 }

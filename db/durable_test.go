@@ -192,12 +192,12 @@ func (c *cutConn) Write(p []byte) (int, error) {
 }
 
 // commits reports whether a message ends a transaction: by a commit, which is sent as a query or as pgx prepared it, along with what is
-// written; or as the whole intake that is sent in one, with its first events.
+// written; or as the whole intake or payment that is sent in one, with its events.
 func commits(message []byte) bool {
 	digest := sha256.Sum256([]byte("commit"))
 	return bytes.Contains(message, []byte("Q\x00\x00\x00\x0bcommit\x00")) ||
 		bytes.Contains(message, fmt.Appendf(nil, "\x00stmtcache_%x\x00", digest[:24])) || // bound to the unnamed portal
-		bytes.Contains(message, []byte(millrace.EventOrderPlaced))
+		bytes.Contains(message, []byte(millrace.EventOrderPlaced)) || bytes.Contains(message, []byte(millrace.EventPaymentAuthorized))
 }
 
 func (c *cutConn) Read(p []byte) (int, error) {
@@ -248,7 +248,7 @@ func TestACommitWhoseAnswerIsLostIsUnknownAndSettledByTheKey(t *testing.T) {
 				requireCode(t, millrace.CodeUnknown, s.ReserveStock(t.Context(), placed.OrderID))
 				require.NoError(t, s.ReserveStock(t.Context(), placed.OrderID))
 				settle := func() error {
-					_, err := s.SettlePayment(t.Context(), placed.OrderID, 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
+					_, err := s.SettlePayment(t.Context(), b.find(placed.OrderID), 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
 					return err
 				}
 				cutter.expect(c.fate)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -100,7 +99,7 @@ func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]g
 		usedKey, outdated := isUniqueViolation(err, "idempotency_keys_pkey"), isMissing(err, "orders", "received_seq")
 		knownByNow := isUniqueViolation(err, "customers_subject_key")
 		if usedKey {
-			s.lookups.expect()
+			s.usedKeys.raise()
 		}
 		if outdated {
 			s.prices.forget(in.header.CatalogueVersion)
@@ -177,12 +176,12 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 func (s *Store) makeOrders(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest, in *intakeSet, statements *writes) error {
 	var known map[principalKey]dbsqlc.IdempotencyKeysRow
 	var err error
-	if s.lookups.due() {
+	if s.usedKeys.due() {
 		if known, err = knownKeys(ctx, q, requests); err != nil {
 			return err
 		}
 		if len(known) > 0 {
-			s.lookups.expect()
+			s.usedKeys.raise()
 		}
 	}
 	prices, err := s.prices.find(ctx, q, skusOf(requests))
@@ -218,24 +217,6 @@ func (s *Store) introduce(r *intakeRequest, in *intakeSet) {
 	} else if id, made := in.made[r.customer.Subject]; made {
 		r.customer.ID = id
 	}
-}
-
-// lookups says when keys are looked up before they are used. A look costs a round trip that new keys do not need; without one a used
-// key costs its whole group a second try. So they are looked up for a while after one was found used.
-type lookups struct{ left atomic.Int32 }
-
-// lookAhead is for how many groups keys are looked up after one was found used.
-const lookAhead = 100
-
-func (l *lookups) expect() { l.left.Store(lookAhead) }
-
-// due reports whether this group's keys are to be looked up.
-func (l *lookups) due() bool {
-	if l.left.Load() <= 0 {
-		return false
-	}
-	l.left.Add(-1)
-	return true
 }
 
 func knownKeys(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest) (map[principalKey]dbsqlc.IdempotencyKeysRow, error) {

@@ -65,11 +65,7 @@ func loadParts(ctx context.Context, q *dbsqlc.Queries, orders map[uuid.UUID]*mil
 		if err != nil {
 			return fmt.Errorf("load lines: %w", err)
 		}
-		for _, r := range rows {
-			o := orders[r.OrderID]
-			o.Lines = append(o.Lines, millrace.OrderLine{N: r.N, SKU: r.Sku, Name: r.Name, Quantity: r.Quantity,
-				UnitPriceMinor: r.UnitPriceMinor, TotalMinor: r.TotalMinor})
-		}
+		addLines(orders, rows)
 	}
 	if p&withTransactions != 0 {
 		rows, err := q.Transactions(ctx, ids)
@@ -117,5 +113,15 @@ func orderOf(r dbsqlc.Order, p parts) (*millrace.Order, error) {
 	return &millrace.Order{ID: r.ID, CustomerID: r.CustomerID, ReceivedSeq: r.ReceivedSeq, Status: r.Status, PaymentStatus: r.PaymentStatus,
 		FulfillmentStatus: r.FulfillmentStatus, Version: r.Version, Currency: r.Currency, TotalMinor: r.TotalMinor,
 		PaymentMethod: r.PaymentMethod, Email: r.Email, ShipTo: shipTo, HoldReason: r.HoldReason, PlacedAt: localTime(r.PlacedAt),
-		UpdatedAt: localTime(r.UpdatedAt)}, nil
+		UpdatedAt: localTime(r.UpdatedAt), Revision: r.Revision}, nil
+}
+
+// addLines gives orders their lines; those of others are left out.
+func addLines(orders map[uuid.UUID]*millrace.Order, rows []dbsqlc.OrderLine) {
+	for _, r := range rows {
+		if o := orders[r.OrderID]; o != nil {
+			o.Lines = append(o.Lines, millrace.OrderLine{N: r.N, SKU: r.Sku, Name: r.Name, Quantity: r.Quantity,
+				UnitPriceMinor: r.UnitPriceMinor, TotalMinor: r.TotalMinor})
+		}
+	}
 }

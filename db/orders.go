@@ -190,31 +190,29 @@ func (s *Store) RefundOrder(ctx context.Context, id uuid.UUID, amount int64, key
 	return s.apply(ctx, id, withTransactions, func(o *millrace.Order) error { return o.Refund(amount, key, s.now(), actor) })
 }
 
+// Jobs give the next commands the order as they know it: as WorkOrder or one of these commands returned it.
+
 // SettlePayment records what a gateway said about an order's nth payment transaction, and its consequences.
-func (s *Store) SettlePayment(ctx context.Context, id uuid.UUID, n int32, r millrace.PaymentResult, actor string) (*millrace.Order, error) {
-	return s.apply(ctx, id, whatJobsNeed, func(o *millrace.Order) error {
-		return o.SettlePayment(n, r, s.config.Policy, s.now(), actor)
-	})
+func (s *Store) SettlePayment(ctx context.Context, o *millrace.Order, n int32, r millrace.PaymentResult, actor string) (*millrace.Order, error) {
+	return s.applyTo(ctx, o, func(o *millrace.Order) error { return o.SettlePayment(n, r, s.config.Policy, s.now(), actor) })
 }
 
 // ExpireOrder ends an order whose buyer did not act in time; before that time it does nothing.
-func (s *Store) ExpireOrder(ctx context.Context, id uuid.UUID, actor string) (*millrace.Order, error) {
-	return s.apply(ctx, id, withTransactions|withReservations|withShipment, func(o *millrace.Order) error { return o.Expire(s.now(), actor) })
+func (s *Store) ExpireOrder(ctx context.Context, o *millrace.Order, actor string) (*millrace.Order, error) {
+	return s.applyTo(ctx, o, func(o *millrace.Order) error { return o.Expire(s.now(), actor) })
 }
 
 // SettleShipment records what became of an order's label, and its consequences.
-func (s *Store) SettleShipment(ctx context.Context, id uuid.UUID, r millrace.LabelResult, carrier, actor string) (*millrace.Order, error) {
-	return s.apply(ctx, id, whatJobsNeed, func(o *millrace.Order) error {
-		return o.SettleShipment(r, carrier, s.now(), actor)
-	})
+func (s *Store) SettleShipment(ctx context.Context, o *millrace.Order, r millrace.LabelResult, carrier, actor string) (*millrace.Order, error) {
+	return s.applyTo(ctx, o, func(o *millrace.Order) error { return o.SettleShipment(r, carrier, s.now(), actor) })
 }
 
 // TrackShipment records where an order's parcel is, and its consequences.
-func (s *Store) TrackShipment(ctx context.Context, id uuid.UUID, r millrace.TrackResult, actor string) (*millrace.Order, error) {
-	return s.apply(ctx, id, withTransactions|withShipment, func(o *millrace.Order) error { return o.TrackShipment(r, s.now(), actor) })
+func (s *Store) TrackShipment(ctx context.Context, o *millrace.Order, r millrace.TrackResult, actor string) (*millrace.Order, error) {
+	return s.applyTo(ctx, o, func(o *millrace.Order) error { return o.TrackShipment(r, s.now(), actor) })
 }
 
 // ShipmentCanceled records that a carrier took the label of an order back that has ended.
-func (s *Store) ShipmentCanceled(ctx context.Context, id uuid.UUID, actor string) (*millrace.Order, error) {
-	return s.apply(ctx, id, withShipment, func(o *millrace.Order) error { return o.ShipmentCanceled(s.now(), actor) })
+func (s *Store) ShipmentCanceled(ctx context.Context, o *millrace.Order, actor string) (*millrace.Order, error) {
+	return s.applyTo(ctx, o, func(o *millrace.Order) error { return o.ShipmentCanceled(s.now(), actor) })
 }

@@ -269,6 +269,7 @@ func TestErasingACustomerLeavesNoPersonalData(t *testing.T) {
 	require.Zero(t, b.mentions(secrets))
 	after := b.find(placed.OrderID)
 	before.Email, before.ShipTo = "", nil
+	before.Revision += 2 // what jobs know of the order is outdated
 	require.Equal(t, before, after, "the order and its sums stay")
 	require.Len(t, b.events(placed.OrderID), 8)
 	require.Equal(t, untouched, b.find(others.OrderID), "other people's orders stay as they are")

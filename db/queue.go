@@ -266,6 +266,9 @@ func (w *writes) commit(ctx context.Context, pool *pgxpool.Pool) error {
 // end runs what was collected, with which the transaction on a connection ends. The outcome is errCommitUnknown where it was sent and
 // not answered.
 func (w *writes) end(ctx context.Context, c sender) error {
+	if w.batch.Len() == 0 {
+		return nil
+	}
 	err := c.SendBatch(ctx, &w.batch).Close()
 	if err != nil && !isServerError(err) && !pgconn.SafeToRetry(err) {
 		return fmt.Errorf("%w: %w", errCommitUnknown, err)

@@ -19,27 +19,35 @@ import (
 // deed is a command on an order, as a job or a person gives it.
 type deed func(ctx context.Context, s *db.Store, id uuid.UUID) error
 
+// step is a deed of a job, which reads the order first.
+func step(f func(ctx context.Context, s *db.Store, o *millrace.Order) (*millrace.Order, error)) deed {
+	return func(ctx context.Context, s *db.Store, id uuid.UUID) error {
+		o, err := s.WorkOrder(ctx, id)
+		if err == nil {
+			_, err = f(ctx, s, o)
+		}
+		return err
+	}
+}
+
 func reserve(ctx context.Context, s *db.Store, id uuid.UUID) error { return s.ReserveStock(ctx, id) }
 
 func settle(n int32, r millrace.PaymentResult) deed {
-	return func(ctx context.Context, s *db.Store, id uuid.UUID) error {
-		_, err := s.SettlePayment(ctx, id, n, r, "job:test")
-		return err
-	}
+	return step(func(ctx context.Context, s *db.Store, o *millrace.Order) (*millrace.Order, error) {
+		return s.SettlePayment(ctx, o, n, r, "job:test")
+	})
 }
 
 func ship(r millrace.LabelResult) deed {
-	return func(ctx context.Context, s *db.Store, id uuid.UUID) error {
-		_, err := s.SettleShipment(ctx, id, r, "simulated", "job:test")
-		return err
-	}
+	return step(func(ctx context.Context, s *db.Store, o *millrace.Order) (*millrace.Order, error) {
+		return s.SettleShipment(ctx, o, r, "simulated", "job:test")
+	})
 }
 
 func track(state millrace.ShipmentState) deed {
-	return func(ctx context.Context, s *db.Store, id uuid.UUID) error {
-		_, err := s.TrackShipment(ctx, id, millrace.TrackResult{State: state}, "job:test")
-		return err
-	}
+	return step(func(ctx context.Context, s *db.Store, o *millrace.Order) (*millrace.Order, error) {
+		return s.TrackShipment(ctx, o, millrace.TrackResult{State: state}, "job:test")
+	})
 }
 
 func cancel(ctx context.Context, s *db.Store, id uuid.UUID) error {
@@ -62,15 +70,13 @@ func resume(ctx context.Context, s *db.Store, id uuid.UUID) error {
 	return err
 }
 
-func expire(ctx context.Context, s *db.Store, id uuid.UUID) error {
-	_, err := s.ExpireOrder(ctx, id, "job:test")
-	return err
-}
+var expire = step(func(ctx context.Context, s *db.Store, o *millrace.Order) (*millrace.Order, error) {
+	return s.ExpireOrder(ctx, o, "job:test")
+})
 
-func unlabel(ctx context.Context, s *db.Store, id uuid.UUID) error {
-	_, err := s.ShipmentCanceled(ctx, id, "job:test")
-	return err
-}
+var unlabel = step(func(ctx context.Context, s *db.Store, o *millrace.Order) (*millrace.Order, error) {
+	return s.ShipmentCanceled(ctx, o, "job:test")
+})
 
 func refund(amount int64, key string) deed {
 	return func(ctx context.Context, s *db.Store, id uuid.UUID) error {
@@ -253,17 +259,19 @@ func TestStepsOfOneOrderMayShareATransaction(t *testing.T) {
 		require.Eventually(t, func() bool { return b.store.Waiting()["step"] > waiting }, soon, time.Millisecond)
 	}
 	payment := func(r millrace.PaymentResult) {
-		queue(func() (*millrace.Order, error) { return b.store.SettlePayment(t.Context(), id, 1, r, "job:test") })
+		queue(func() (*millrace.Order, error) {
+			return b.store.SettlePayment(t.Context(), b.find(id), 1, r, "job:test")
+		})
 	}
 	parcel := func(s millrace.ShipmentState) {
 		queue(func() (*millrace.Order, error) {
-			return b.store.TrackShipment(t.Context(), id, millrace.TrackResult{State: s}, "job:test")
+			return b.store.TrackShipment(t.Context(), b.find(id), millrace.TrackResult{State: s}, "job:test")
 		})
 	}
 	payment(millrace.PaymentResult{Outcome: millrace.OutcomeUnknown})
 	payment(millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true})
 	queue(func() (*millrace.Order, error) {
-		return b.store.SettleShipment(t.Context(), id, millrace.LabelResult{Outcome: millrace.OutcomeApproved, TrackingNumber: "T1"}, "simulated", "job:test")
+		return b.store.SettleShipment(t.Context(), b.find(id), millrace.LabelResult{Outcome: millrace.OutcomeApproved, TrackingNumber: "T1"}, "simulated", "job:test")
 	})
 	parcel(millrace.ShipmentInTransit)
 	parcel(millrace.ShipmentInTransit)

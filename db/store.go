@@ -76,7 +76,8 @@ type Store struct {
 	inFlight  keySet
 	customers cache[string, uuid.UUID] // by subject; which customer a subject is never changes
 	prices    priceList
-	lookups   lookups
+	usedKeys  doubt // whether keys are new
+	changed   doubt // whether orders are as jobs know them
 	rehearsed atomic.Bool
 
 	justWritten justWritten

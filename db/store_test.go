@@ -121,11 +121,11 @@ func (b *testBundle) drive(id uuid.UUID) {
 	b.t.Helper()
 	ctx := b.t.Context()
 	require.NoError(b.t, b.store.ReserveStock(ctx, id))
-	_, err := b.store.SettlePayment(ctx, id, 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
+	_, err := b.store.SettlePayment(ctx, b.find(id), 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
 	require.NoError(b.t, err)
-	_, err = b.store.SettleShipment(ctx, id, millrace.LabelResult{Outcome: millrace.OutcomeApproved, TrackingNumber: "T1"}, "simulated", "job:test")
+	_, err = b.store.SettleShipment(ctx, b.find(id), millrace.LabelResult{Outcome: millrace.OutcomeApproved, TrackingNumber: "T1"}, "simulated", "job:test")
 	require.NoError(b.t, err)
-	_, err = b.store.TrackShipment(ctx, id, millrace.TrackResult{State: millrace.ShipmentDelivered}, "job:test")
+	_, err = b.store.TrackShipment(ctx, b.find(id), millrace.TrackResult{State: millrace.ShipmentDelivered}, "job:test")
 	require.NoError(b.t, err)
 }
 

@@ -162,7 +162,8 @@ func collectParts(ctx context.Context, c dbsqlc.DBTX, ids []uuid.UUID, p parts) 
 }
 
 // inTrips is inTx for a transaction whose first questions are known: they go along with its beginning, and what decide returns is
-// written and committed in one more round trip. decide may ask further questions of the connection it is given.
+// written and committed in one more round trip, which is the whole transaction where there are no questions. decide may ask further
+// questions of the connection it is given.
 func (s *Store) inTrips(ctx context.Context, first []question, decide func(sender) (*changeSet, error)) error {
 	if err := s.rehearse(ctx); err != nil {
 		return err
@@ -190,14 +191,20 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 		return err
 	}
 	defer conn.Release() // which closes a connection that is left in a transaction
-	w, err := s.decide(ctx, conn, []string{"begin"}, first, decide, statements)
+	var begin []string
+	if len(first) > 0 {
+		begin = []string{"begin"}
+	}
+	w, err := s.decide(ctx, conn, begin, first, decide, statements)
 	if err == nil {
-		statements.batch.Queue("commit")
+		if begin != nil {
+			statements.batch.Queue("commit")
+		}
 		err = statements.end(ctx, conn)
 	}
 	s.keep(w, statements, err)
 	s.pass(statements, err)
-	if err != nil {
+	if err != nil && begin != nil {
 		rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 		defer cancel()
 		_, _ = conn.Exec(rollback, "rollback") // see Release
@@ -210,7 +217,7 @@ func (s *Store) keep(w *changeSet, statements *writes, err error) {
 	if w == nil {
 		return
 	}
-	for _, o := range w.touched {
+	for _, o := range w.orders {
 		if w.whole && err == nil && len(statements.claims) > 0 {
 			s.justWritten.put(o)
 		} else {

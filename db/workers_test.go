@@ -114,7 +114,7 @@ func TestClaimedWorkersAreHandedTheirJobsAfterTheCommit(t *testing.T) {
 		ids := b.placeMany(orders, "TEA-001")
 		b.concurrently(orders, func(i int) error { return b.store.ReserveStock(t.Context(), ids[i]) })
 		b.concurrently(orders, func(i int) error {
-			_, err := b.store.SettlePayment(t.Context(), ids[i], 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_" + ids[i].String(), Captured: true}, "job:test")
+			_, err := b.store.SettlePayment(t.Context(), b.find(ids[i]), 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_" + ids[i].String(), Captured: true}, "job:test")
 			return err
 		})
 		handed, _ := c.requireSettled() // of which some may be released: a group may be tried again

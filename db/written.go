@@ -40,7 +40,7 @@ func (j *justWritten) put(o *millrace.Order) {
 	if len(j.orders) >= maxWritten || j.orders == nil {
 		j.orders = make(map[uuid.UUID]written)
 	}
-	if w, ok := j.orders[o.ID]; !ok || w.order.Version < o.Version {
+	if w, ok := j.orders[o.ID]; !ok || w.order.Revision < o.Revision {
 		j.orders[o.ID] = written{kept, time.Now()}
 	}
 }

@@ -264,18 +264,25 @@ func (b *testBundle) rows() map[string]int64 {
 	return counts
 }
 
+func (b *testBundle) find(id uuid.UUID) *millrace.Order {
+	b.t.Helper()
+	o, err := b.store.FindOrder(b.t.Context(), id)
+	require.NoError(b.t, err)
+	return o
+}
+
 // pay takes an order to where its money was captured, with answers that all say yes.
 func (b *testBundle) pay(id uuid.UUID) {
 	b.t.Helper()
 	require.NoError(b.t, b.store.ReserveStock(b.t.Context(), id))
-	_, err := b.store.SettlePayment(b.t.Context(), id, 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
+	_, err := b.store.SettlePayment(b.t.Context(), b.find(id), 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
 	require.NoError(b.t, err)
 }
 
 // ship takes a paid order to where its parcel has left.
 func (b *testBundle) ship(id uuid.UUID) {
 	b.t.Helper()
-	_, err := b.store.SettleShipment(b.t.Context(), id, millrace.LabelResult{Outcome: millrace.OutcomeApproved, Service: "ground", TrackingNumber: "T1"}, "simulated", "job:test")
+	_, err := b.store.SettleShipment(b.t.Context(), b.find(id), millrace.LabelResult{Outcome: millrace.OutcomeApproved, Service: "ground", TrackingNumber: "T1"}, "simulated", "job:test")
 	require.NoError(b.t, err)
 }
 

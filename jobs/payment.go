@@ -33,7 +33,7 @@ func (w *paymentWorker) Work(ctx context.Context, job *river.Job[millrace.Paymen
 		return nil // it comes back when the order is released; money that goes back does not wait for that
 	}
 	r := w.ask(ctx, o, t)
-	if o, err = w.Store.SettlePayment(ctx, o.ID, t.N, r, actor(job.Kind)); err != nil {
+	if o, err = w.Store.SettlePayment(ctx, o, t.N, r, actor(job.Kind)); err != nil {
 		return err
 	}
 	switch r.Outcome {
@@ -106,7 +106,7 @@ func (w *paymentWorker) awaitBuyer(ctx context.Context, o *millrace.Order, job *
 	if left > 0 {
 		return river.JobSnooze(min(left, w.CheckEvery))
 	}
-	if o, err = w.Store.ExpireOrder(ctx, o.ID, actor(job.Kind)); err != nil {
+	if o, err = w.Store.ExpireOrder(ctx, o, actor(job.Kind)); err != nil {
 		return err
 	}
 	if o.Status == millrace.OrderRequiresAction {

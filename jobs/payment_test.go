@@ -45,7 +45,7 @@ func TestAPaymentThatTheGatewayDidNotTakeUpIsMadeAgain(t *testing.T) {
 	})
 	canceled := b.place("pm_flaky", "GB", "TEA-001")
 	require.NoError(t, b.store.ReserveStock(t.Context(), canceled))
-	_, err := b.store.SettlePayment(t.Context(), canceled, 1, millrace.PaymentResult{Outcome: millrace.OutcomeUnknown}, "job:test")
+	_, err := b.store.SettlePayment(t.Context(), b.find(canceled), 1, millrace.PaymentResult{Outcome: millrace.OutcomeUnknown}, "job:test")
 	require.NoError(t, err)
 	_, err = b.providers.Gateway().Authorize(t.Context(), millrace.PaymentRequest{Key: b.find(canceled).Transactions[0].Key, OrderID: canceled,
 		Kind: millrace.TransactionAuthorize, Method: "pm_flaky", AmountMinor: 1250, Currency: "EUR", WithCapture: true})

@@ -36,7 +36,7 @@ func (w *shipWorker) Work(ctx context.Context, job *river.Job[millrace.ShipOrder
 	if r.Outcome == millrace.OutcomeApproved {
 		r = w.buy(ctx, o)
 	}
-	if _, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind)); err != nil {
+	if _, err = w.Store.SettleShipment(ctx, o, r, w.Carrier.Name(), actor(job.Kind)); err != nil {
 		return err
 	}
 	switch r.Outcome {
@@ -62,7 +62,7 @@ func (w *shipWorker) findUnwanted(ctx context.Context, o *millrace.Order, job *r
 	case err != nil:
 		return millrace.WrapError(millrace.CodeUnavailable, err, "The carrier cannot say whether it sold a label.")
 	case r.Outcome == millrace.OutcomeApproved:
-		_, err = w.Store.SettleShipment(ctx, o.ID, r, w.Carrier.Name(), actor(job.Kind))
+		_, err = w.Store.SettleShipment(ctx, o, r, w.Carrier.Name(), actor(job.Kind))
 		return err
 	case r.Outcome != millrace.OutcomeNotFound && r.Outcome != millrace.OutcomeDeclined && r.Outcome != millrace.OutcomeRetry:
 		return millrace.Errorf(millrace.CodeUnavailable, "The carrier answered %s when asked whether it sold a label.", r.Outcome)
@@ -70,7 +70,7 @@ func (w *shipWorker) findUnwanted(ctx context.Context, o *millrace.Order, job *r
 	if err := w.unpick(call, o); err != nil {
 		return err
 	}
-	_, err = w.Store.ShipmentCanceled(ctx, o.ID, actor(job.Kind))
+	_, err = w.Store.ShipmentCanceled(ctx, o, actor(job.Kind))
 	return err
 }
 
@@ -138,7 +138,7 @@ func (w *trackWorker) Work(ctx context.Context, job *river.Job[millrace.TrackShi
 		return millrace.WrapError(millrace.CodeUnavailable, err, "The carrier cannot say where the parcel is.")
 	}
 	if r.State != o.Shipment.State {
-		if _, err = w.Store.TrackShipment(ctx, o.ID, r, actor(job.Kind)); err != nil {
+		if _, err = w.Store.TrackShipment(ctx, o, r, actor(job.Kind)); err != nil {
 			return err
 		}
 	}
@@ -177,6 +177,6 @@ func (w *cancelShipmentWorker) Work(ctx context.Context, job *river.Job[millrace
 	if r.Outcome == millrace.OutcomeDeclined {
 		w.Logger.ErrorContext(ctx, "carrier does not take back the label of an order that has ended", "order", o.ID, "code", r.Code)
 	}
-	_, err = w.Store.ShipmentCanceled(ctx, o.ID, actor(job.Kind))
+	_, err = w.Store.ShipmentCanceled(ctx, o, actor(job.Kind))
 	return err
 }

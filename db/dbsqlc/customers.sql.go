@@ -95,7 +95,7 @@ func (q *Queries) EraseCustomer(ctx context.Context, arg EraseCustomerParams) (u
 }
 
 const eraseOrders = `-- name: EraseOrders :exec
-UPDATE orders SET email = '', ship_to = NULL
+UPDATE orders SET email = '', ship_to = NULL, revision = revision + 1
 WHERE id IN (SELECT x.id FROM orders x WHERE x.customer_id = $1 ORDER BY x.id FOR UPDATE)
 `
 

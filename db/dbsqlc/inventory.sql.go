@@ -198,12 +198,54 @@ func (q *Queries) LockLevels(ctx context.Context, orderIds []uuid.UUID) ([]Inven
 	return items, nil
 }
 
+const lockQueuedLevels = `-- name: LockQueuedLevels :many
+WITH turn AS (
+    SELECT greatest(value, $3::bigint) AS allocated FROM counters
+    WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY ($1::uuid[]) AND o.status = 'pending')
+)
+SELECT sku, location, on_hand, reserved FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM turn, order_lines l
+    WHERE l.order_id = ANY ($1::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT $2))))
+ORDER BY sku, location FOR UPDATE
+`
+
+type LockQueuedLevelsParams struct {
+	Ids       []uuid.UUID
+	PageSize  int32
+	OutOfTurn int64
+}
+
+// Of all that the orders of QueuedLines ask for, as LockLevels has them.
+func (q *Queries) LockQueuedLevels(ctx context.Context, arg LockQueuedLevelsParams) ([]InventoryLevel, error) {
+	rows, err := q.db.Query(ctx, lockQueuedLevels, arg.Ids, arg.PageSize, arg.OutOfTurn)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []InventoryLevel
+	for rows.Next() {
+		var i InventoryLevel
+		if err := rows.Scan(
+			&i.Sku,
+			&i.Location,
+			&i.OnHand,
+			&i.Reserved,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockQueuedOrders = `-- name: LockQueuedOrders :many
 WITH turn AS (
     SELECT greatest(value, $3::bigint) AS allocated FROM counters
     WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY ($1::uuid[]) AND o.status = 'pending')
 )
-SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status FROM orders
+SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status, revision FROM orders
 WHERE id = ANY (ARRAY(SELECT l.id FROM orders l WHERE l.id = ANY ($1::uuid[]) AND l.status = 'pending' AND l.received_seq <= (SELECT allocated FROM turn))
              || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT $2))
 ORDER BY id FOR UPDATE
@@ -244,6 +286,7 @@ func (q *Queries) LockQueuedOrders(ctx context.Context, arg LockQueuedOrdersPara
 			&i.PlacedAt,
 			&i.UpdatedAt,
 			&i.RareStatus,
+			&i.Revision,
 		); err != nil {
 			return nil, err
 		}
@@ -329,6 +372,51 @@ func (q *Queries) PutProduct(ctx context.Context, arg PutProductParams) (bool, e
 	var created bool
 	err := row.Scan(&created)
 	return created, err
+}
+
+const queuedLines = `-- name: QueuedLines :many
+WITH turn AS (
+    SELECT greatest(value, $3::bigint) AS allocated FROM counters
+    WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY ($1::uuid[]) AND o.status = 'pending')
+)
+SELECT l.order_id, l.n, l.sku, l.name, l.quantity, l.unit_price_minor, l.total_minor FROM turn, order_lines l
+WHERE l.order_id = ANY ($1::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT $2))
+ORDER BY l.order_id, l.n
+`
+
+type QueuedLinesParams struct {
+	Ids       []uuid.UUID
+	PageSize  int32
+	OutOfTurn int64
+}
+
+// Of the orders that LockQueuedOrders found, and maybe of further ones: those of the queue come in the order of their commits.
+func (q *Queries) QueuedLines(ctx context.Context, arg QueuedLinesParams) ([]OrderLine, error) {
+	rows, err := q.db.Query(ctx, queuedLines, arg.Ids, arg.PageSize, arg.OutOfTurn)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []OrderLine
+	for rows.Next() {
+		var i OrderLine
+		if err := rows.Scan(
+			&i.OrderID,
+			&i.N,
+			&i.Sku,
+			&i.Name,
+			&i.Quantity,
+			&i.UnitPriceMinor,
+			&i.TotalMinor,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const setAllocated = `-- name: SetAllocated :exec

@@ -47,6 +47,7 @@ type Order struct {
 	PlacedAt          time.Time
 	UpdatedAt         time.Time
 	RareStatus        *string
+	Revision          int32
 }
 
 type OrderEvent struct {

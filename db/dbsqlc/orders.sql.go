@@ -246,7 +246,7 @@ func (q *Queries) ListRareOrders(ctx context.Context, arg ListRareOrdersParams) 
 }
 
 const lockOrders = `-- name: LockOrders :many
-SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status FROM orders WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status, revision FROM orders WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
 `
 
 // By id: the first in the order of locks (orders by id, then inventory levels by SKU and location).
@@ -276,6 +276,7 @@ func (q *Queries) LockOrders(ctx context.Context, ids []uuid.UUID) ([]Order, err
 			&i.PlacedAt,
 			&i.UpdatedAt,
 			&i.RareStatus,
+			&i.Revision,
 		); err != nil {
 			return nil, err
 		}
@@ -288,7 +289,7 @@ func (q *Queries) LockOrders(ctx context.Context, ids []uuid.UUID) ([]Order, err
 }
 
 const orders = `-- name: Orders :many
-SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status FROM orders WHERE id = ANY ($1::uuid[])
+SELECT id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency, total_minor, payment_method, email, ship_to, hold_reason, placed_at, updated_at, rare_status, revision FROM orders WHERE id = ANY ($1::uuid[])
 `
 
 func (q *Queries) Orders(ctx context.Context, ids []uuid.UUID) ([]Order, error) {
@@ -317,6 +318,7 @@ func (q *Queries) Orders(ctx context.Context, ids []uuid.UUID) ([]Order, error) 
 			&i.PlacedAt,
 			&i.UpdatedAt,
 			&i.RareStatus,
+			&i.Revision,
 		); err != nil {
 			return nil, err
 		}
@@ -431,11 +433,12 @@ func (q *Queries) Transactions(ctx context.Context, orderIds []uuid.UUID) ([]Pay
 const updateOrders = `-- name: UpdateOrders :exec
 UPDATE orders o
 SET status = c.status, payment_status = c.payment_status, fulfillment_status = c.fulfillment_status, version = c.version,
-    hold_reason = c.hold_reason, updated_at = c.updated_at
+    hold_reason = c.hold_reason, updated_at = c.updated_at, revision = CASE o.revision WHEN c.revision - 1 THEN c.revision END
 FROM (
     SELECT unnest($1::uuid[]) AS id, unnest($2::text[]) AS status, unnest($3::text[]) AS payment_status,
            unnest($4::text[]) AS fulfillment_status, unnest($5::integer[]) AS version,
-           unnest($6::text[]) AS hold_reason, unnest($7::timestamptz[]) AS updated_at
+           unnest($6::text[]) AS hold_reason, unnest($7::timestamptz[]) AS updated_at,
+           unnest($8::integer[]) AS revision
 ) c
 WHERE o.id = c.id
 `
@@ -448,8 +451,11 @@ type UpdateOrdersParams struct {
 	Versions            []int32
 	HoldReasons         []string
 	UpdatedAts          []time.Time
+	Revisions           []int32
 }
 
+// An order that is not at the revision before the one given gets none, which is not null, and so the transaction fails. The ids come
+// sorted: where the orders are not locked yet they are so in that order.
 func (q *Queries) UpdateOrders(ctx context.Context, arg UpdateOrdersParams) error {
 	_, err := q.db.Exec(ctx, updateOrders,
 		arg.Ids,
@@ -459,6 +465,7 @@ func (q *Queries) UpdateOrders(ctx context.Context, arg UpdateOrdersParams) erro
 		arg.Versions,
 		arg.HoldReasons,
 		arg.UpdatedAts,
+		arg.Revisions,
 	)
 	return err
 }

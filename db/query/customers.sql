@@ -29,7 +29,7 @@ WHERE subject = @subject RETURNING id;
 
 -- name: EraseOrders :exec
 -- The subquery locks the orders by id, as all do that lock several.
-UPDATE orders SET email = '', ship_to = NULL
+UPDATE orders SET email = '', ship_to = NULL, revision = revision + 1
 WHERE id IN (SELECT x.id FROM orders x WHERE x.customer_id = @customer_id ORDER BY x.id FOR UPDATE);
 
 -- name: EraseResponses :exec

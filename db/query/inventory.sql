@@ -19,6 +19,26 @@ WHERE id = ANY (ARRAY(SELECT l.id FROM orders l WHERE l.id = ANY (@ids::uuid[]) 
              || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT @page_size))
 ORDER BY id FOR UPDATE;
 
+-- name: QueuedLines :many
+-- Of the orders that LockQueuedOrders found, and maybe of further ones: those of the queue come in the order of their commits.
+WITH turn AS (
+    SELECT greatest(value, @out_of_turn::bigint) AS allocated FROM counters
+    WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY (@ids::uuid[]) AND o.status = 'pending')
+)
+SELECT l.* FROM turn, order_lines l
+WHERE l.order_id = ANY (@ids::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT @page_size))
+ORDER BY l.order_id, l.n;
+
+-- name: LockQueuedLevels :many
+-- Of all that the orders of QueuedLines ask for, as LockLevels has them.
+WITH turn AS (
+    SELECT greatest(value, @out_of_turn::bigint) AS allocated FROM counters
+    WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY (@ids::uuid[]) AND o.status = 'pending')
+)
+SELECT * FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM turn, order_lines l
+    WHERE l.order_id = ANY (@ids::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT @page_size))))
+ORDER BY sku, location FOR UPDATE;
+
 -- name: LockLevels :many
 -- Of all that the orders ask for. An array, since the planner would join the whole table.
 SELECT * FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM order_lines l WHERE l.order_id = ANY (@order_ids::uuid[])))

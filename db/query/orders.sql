@@ -18,13 +18,16 @@ SELECT * FROM reservations WHERE order_id = ANY (@order_ids::uuid[]) ORDER BY or
 SELECT * FROM shipments WHERE order_id = ANY (@order_ids::uuid[]);
 
 -- name: UpdateOrders :exec
+-- An order that is not at the revision before the one given gets none, which is not null, and so the transaction fails. The ids come
+-- sorted: where the orders are not locked yet they are so in that order.
 UPDATE orders o
 SET status = c.status, payment_status = c.payment_status, fulfillment_status = c.fulfillment_status, version = c.version,
-    hold_reason = c.hold_reason, updated_at = c.updated_at
+    hold_reason = c.hold_reason, updated_at = c.updated_at, revision = CASE o.revision WHEN c.revision - 1 THEN c.revision END
 FROM (
     SELECT unnest(@ids::uuid[]) AS id, unnest(@statuses::text[]) AS status, unnest(@payment_statuses::text[]) AS payment_status,
            unnest(@fulfillment_statuses::text[]) AS fulfillment_status, unnest(@versions::integer[]) AS version,
-           unnest(@hold_reasons::text[]) AS hold_reason, unnest(@updated_ats::timestamptz[]) AS updated_at
+           unnest(@hold_reasons::text[]) AS hold_reason, unnest(@updated_ats::timestamptz[]) AS updated_at,
+           unnest(@revisions::integer[]) AS revision
 ) c
 WHERE o.id = c.id;
 

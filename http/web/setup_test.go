@@ -207,6 +207,13 @@ func (b *testBundle) place(p millrace.Principal, skus ...string) uuid.UUID {
 	return placed.OrderID
 }
 
+func (b *testBundle) find(id uuid.UUID) *millrace.Order {
+	b.t.Helper()
+	o, err := b.store.FindOrder(b.t.Context(), id)
+	require.NoError(b.t, err)
+	return o
+}
+
 // reserve and the following take an order one step on, with an answer that says yes.
 func (b *testBundle) reserve(id uuid.UUID) {
 	b.t.Helper()
@@ -215,19 +222,19 @@ func (b *testBundle) reserve(id uuid.UUID) {
 
 func (b *testBundle) pay(id uuid.UUID, r millrace.PaymentResult) {
 	b.t.Helper()
-	_, err := b.store.SettlePayment(b.t.Context(), id, 1, r, "job:test")
+	_, err := b.store.SettlePayment(b.t.Context(), b.find(id), 1, r, "job:test")
 	require.NoError(b.t, err)
 }
 
 func (b *testBundle) ship(id uuid.UUID) {
 	b.t.Helper()
-	_, err := b.store.SettleShipment(b.t.Context(), id, millrace.LabelResult{Outcome: millrace.OutcomeApproved, Service: "standard", TrackingNumber: "SIM123"}, "simulated", "job:test")
+	_, err := b.store.SettleShipment(b.t.Context(), b.find(id), millrace.LabelResult{Outcome: millrace.OutcomeApproved, Service: "standard", TrackingNumber: "SIM123"}, "simulated", "job:test")
 	require.NoError(b.t, err)
 }
 
 func (b *testBundle) deliver(id uuid.UUID) {
 	b.t.Helper()
-	_, err := b.store.TrackShipment(b.t.Context(), id, millrace.TrackResult{State: millrace.ShipmentDelivered}, "job:test")
+	_, err := b.store.TrackShipment(b.t.Context(), b.find(id), millrace.TrackResult{State: millrace.ShipmentDelivered}, "job:test")
 	require.NoError(b.t, err)
 }
 
