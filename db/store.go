@@ -38,8 +38,8 @@ type Config struct {
 	// MaxQueue bounds how many callers wait for each kind of command (default 4096); past it they get CodeBusy. Of those who place
 	// orders a quarter as many wait: they can come back, and what they hold meanwhile is memory.
 	MaxQueue int
-	// Flushes is how many groups of each kind are written at a time (default 2; allocation, which holds the lock of one row from
-	// beginning to end, has 1). With MaxGroup 1 it makes the store write as one without groups does, to compare.
+	// Flushes is how many groups are written at a time, of whatever kind (default 2; one of them an allocation, which holds the lock of
+	// one row from beginning to end). With MaxGroup 1 it makes the store write as one without groups does, to compare.
 	Flushes int
 	// OutOfTurn reserves stock for each order by itself, whenever its job comes, and so gives up that the first come are the first
 	// served. It is there to compare with, as one without turns would do it; intake stays in groups, since the counter row that keeps
@@ -83,8 +83,8 @@ type Store struct {
 	justWritten justWritten
 }
 
-// flushTimeout bounds one flush, and who arrives after flushPatience does not wait for its end; commitTimeout bounds the wait for a commit
-// that was sent.
+// flushTimeout bounds one flush, and after flushPatience others do not wait for its end; commitTimeout bounds the wait for a commit that was
+// sent.
 const (
 	flushTimeout  = 20 * time.Second
 	flushPatience = 100 * time.Millisecond
@@ -110,28 +110,26 @@ func NewStore(c Config) (*Store, error) {
 		return nil, fmt.Errorf("make River's client: %w", err)
 	}
 	s := &Store{config: c, pool: c.Pool, river: client}
-	limits := func(kind string, flushes int) group.Config {
-		g := group.Config{MaxGroup: c.MaxGroup, MaxQueue: c.MaxQueue, Flushes: flushes, Further: c.MaxGroup / 4, Patience: flushPatience,
-			Timeout: flushTimeout, Divide: isRequestsFault}
+	flushes := cmp.Or(c.Flushes, 2)
+	writes := group.NewLanes(flushes, c.MaxGroup/4, flushPatience)
+	limits := func(kind string, lanes *group.Lanes) group.Config {
+		g := group.Config{Lanes: lanes, MaxGroup: c.MaxGroup, MaxQueue: c.MaxQueue, Timeout: flushTimeout, Divide: isRequestsFault}
 		if c.Observe != nil {
 			g.Observe = func(size int, took, waited time.Duration) { c.Observe(kind, size, took, waited) }
 		}
 		return g
 	}
-	// An intake takes the lock of one row with its last statement, so that a second flush prepares and writes while the first commits.
-	intake := limits("intake", cmp.Or(c.Flushes, 2))
+	intake, allocation := limits("intake", writes), limits("allocation", writes)
 	intake.MaxQueue = max(c.MaxQueue/4, 1)
+	allocation.Flushes = 1 // a second would only wait for the first
 	if c.OutOfTurn {
-		intake.MaxGroup, intake.Flushes, intake.Further = defaultGroup, 2, defaultGroup/4
+		intake.MaxGroup, intake.Lanes = defaultGroup, group.NewLanes(2, defaultGroup/4, flushPatience)
+		allocation.Flushes = flushes
 	}
 	s.intake = group.New(intake, s.flushIntake)
-	s.steps = group.New(limits("step", cmp.Or(c.Flushes, 2)), s.flushCommands)
-	turns := 1 // a second would only wait for the first
-	if c.OutOfTurn {
-		turns = cmp.Or(c.Flushes, 1)
-	}
-	s.allocation = group.New(limits("allocation", turns), s.flushAllocation)
-	s.reads = group.New(limits("read", cmp.Or(c.Flushes, 2)), s.flushReads)
+	s.steps = group.New(limits("step", writes), s.flushCommands)
+	s.allocation = group.New(allocation, s.flushAllocation)
+	s.reads = group.New(limits("read", group.NewLanes(flushes, c.MaxGroup/4, flushPatience)), s.flushReads)
 	return s, nil
 }
 

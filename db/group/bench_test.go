@@ -24,7 +24,7 @@ func BenchmarkDo(b *testing.B) {
 func benchmarkDo(b *testing.B, callers int, commit time.Duration) {
 	b.Helper()
 	var flushes atomic.Int64
-	c := group.New(group.Config{MaxGroup: 256, MaxQueue: 4096, Flushes: 1, Timeout: time.Minute},
+	c := group.New(group.Config{Lanes: group.NewLanes(1, 0, 0), MaxGroup: 256, MaxQueue: 4096, Timeout: time.Minute},
 		func(ctx context.Context, requests []int) ([]group.Outcome[int], error) {
 			flushes.Add(1)
 			if commit > 0 {

@@ -1,8 +1,9 @@
 // Package group lets callers that arrive at the same time share one transaction. It knows nothing of what is written.
 //
-// A Committer runs one or more flushes at a time. A request that finds none running starts one at once; requests that arrive meanwhile
-// wait together and share the next. A further one starts beside those that run once so many wait that it is worth its price, or where
-// one takes long. So an idle system answers without delay and a busy one in hundreds, with no timer.
+// Committers, one for each kind of request, take turns on Lanes that they share. A request that finds none running is flushed at once;
+// requests that arrive meanwhile wait together and share the next flush of their kind, of which the one that has waited longest is next. A
+// further flush starts beside those that run once so many wait for it that it is worth its price, or where one takes long. So an idle
+// system answers without delay and a busy one in hundreds.
 package group
 
 import (
@@ -36,15 +37,12 @@ type Outcome[A any] struct {
 	Err    error
 }
 
-// Config bounds a Committer. All fields are required but Further, Patience, Divide and Observe.
+// Config bounds a Committer. All fields are required but Flushes, Divide and Observe.
 type Config struct {
-	MaxGroup int // requests in one flush, at most
-	MaxQueue int // requests waiting, at most; past it Do returns ErrBusy
-	Flushes  int // flushes at a time, at most
-	// Further is how many requests must wait for another flush to start beside one that runs: several small ones cost more than one that
-	// is larger. Patience is how long one may run before those that arrive no longer wait for it. Zero of either: another starts at once.
-	Further  int
-	Patience time.Duration
+	Lanes    *Lanes
+	Flushes  int           // flushes of this Committer at a time, at most; 0: as many as there are lanes
+	MaxGroup int           // requests in one flush, at most
+	MaxQueue int           // requests waiting, at most; past it Do returns ErrBusy
 	Timeout  time.Duration // of one flush
 	// Divide reports whether an error may be the fault of one request, so that its neighbours deserve another try. Nil: never.
 	Divide func(error) bool
@@ -56,26 +54,30 @@ type Config struct {
 type Committer[Q, A any] struct {
 	config Config
 	flush  Flush[Q, A]
+	wg     sync.WaitGroup // of requests that were accepted, and of flushes
 
-	mu      sync.Mutex
+	// Guarded by the lanes' mutex.
 	queue   []*request[Q, A]
 	running int
-	begun   time.Time // when the last flush started
 	closed  bool
-	wg      sync.WaitGroup
 }
 
 type request[Q, A any] struct {
 	query   Q
 	arrived time.Time
-	taken   bool // by a flush; guarded by the Committer's mutex
+	taken   bool // by a flush; guarded by the lanes' mutex
 	gone    bool // its caller left before it was taken; likewise
 	done    chan Outcome[A]
 }
 
 // New makes a Committer.
 func New[Q, A any](c Config, f Flush[Q, A]) *Committer[Q, A] {
-	return &Committer[Q, A]{config: c, flush: f}
+	if c.Flushes == 0 {
+		c.Flushes = c.Lanes.flushes
+	}
+	committer := &Committer[Q, A]{config: c, flush: f}
+	c.Lanes.join(committer)
+	return committer
 }
 
 // Do has the request flushed, together with others, and returns its outcome. When ctx ends before the request was taken up,
@@ -94,10 +96,11 @@ func (c *Committer[Q, A]) Do(ctx context.Context, query Q) (A, error) {
 		return o.Answer, o.Err
 	case <-ctx.Done():
 	}
-	c.mu.Lock()
+	lanes := c.config.Lanes
+	lanes.mu.Lock()
 	taken := r.taken
 	r.gone = !taken
-	c.mu.Unlock()
+	lanes.mu.Unlock()
 	if taken {
 		return none, fmt.Errorf("%w: %w", ErrAbandoned, ctx.Err())
 	}
@@ -105,8 +108,9 @@ func (c *Committer[Q, A]) Do(ctx context.Context, query Q) (A, error) {
 }
 
 func (c *Committer[Q, A]) enqueue(r *request[Q, A]) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	lanes := c.config.Lanes
+	lanes.mu.Lock()
+	defer lanes.mu.Unlock()
 	switch {
 	case c.closed:
 		return ErrClosed
@@ -114,63 +118,51 @@ func (c *Committer[Q, A]) enqueue(r *request[Q, A]) error {
 		return ErrBusy
 	}
 	c.queue = append(c.queue, r)
-	if c.running == 0 {
-		c.begun = r.arrived
-	}
-	if c.running == 0 || c.running < c.config.Flushes && c.worthAnother() { // take asks again; to ask here too saves a goroutine
-		c.running++
-		c.wg.Add(1)
-		go c.work()
-	}
+	c.wg.Add(1)
+	lanes.dispatch()
 	return nil
 }
 
-// worthAnother reports whether a flush should start beside those that run. It is called with the lock held.
-func (c *Committer[Q, A]) worthAnother() bool {
-	return len(c.queue) >= c.config.Further || time.Since(c.begun) >= c.config.Patience
+// waiting is how many requests wait, and since when. Without any, or where as many flushes run as may, it is 0.
+func (c *Committer[Q, A]) waiting() (n int, since time.Time) {
+	if len(c.queue) == 0 || c.running >= c.config.Flushes {
+		return 0, time.Time{}
+	}
+	return len(c.queue), c.queue[0].arrived
 }
 
-// work flushes what is queued until nothing is, or what is left can wait for the flush beside it.
-func (c *Committer[Q, A]) work() {
-	defer c.wg.Done()
-	for {
-		batch := c.take()
-		if len(batch) == 0 {
-			return
-		}
-		started := time.Now()
+// start begins a flush of the next requests, and reports whether there were any that still have a caller.
+func (c *Committer[Q, A]) start(now time.Time) bool {
+	batch := c.take()
+	if len(batch) == 0 {
+		return false
+	}
+	c.running++
+	c.wg.Go(func() {
 		c.run(batch)
 		if c.config.Observe != nil {
-			c.config.Observe(len(batch), time.Since(started), started.Sub(batch[0].arrived))
+			c.config.Observe(len(batch), time.Since(now), now.Sub(batch[0].arrived))
 		}
-	}
+		c.config.Lanes.end(now, &c.running)
+	})
+	return true
 }
 
-// take moves the next requests from the queue to a flush. When there are none, or none that another flush should start for, it gives
-// the flush's place up, under the same lock, so that no request is left behind: what waits is taken by whoever is running.
+// take moves the next requests from the queue to a flush.
 func (c *Committer[Q, A]) take() []*request[Q, A] {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.running > 1 && !c.worthAnother() {
-		c.running--
-		return nil
-	}
 	var batch []*request[Q, A]
 	n := 0
 	for n < len(c.queue) && len(batch) < c.config.MaxGroup {
 		r := c.queue[n]
 		n++
-		if !r.gone {
-			r.taken = true
-			batch = append(batch, r)
+		if r.gone {
+			c.wg.Done()
+			continue
 		}
+		r.taken = true
+		batch = append(batch, r)
 	}
 	c.queue = append(c.queue[:0:0], c.queue[n:]...)
-	if len(batch) == 0 {
-		c.running--
-	} else {
-		c.begun = time.Now()
-	}
 	return batch
 }
 
@@ -179,7 +171,7 @@ func (c *Committer[Q, A]) run(batch []*request[Q, A]) {
 	outcomes, err := c.try(batch)
 	if err == nil {
 		for i, r := range batch {
-			r.done <- outcomes[i]
+			c.answer(r, outcomes[i])
 		}
 		return
 	}
@@ -190,8 +182,13 @@ func (c *Committer[Q, A]) run(batch []*request[Q, A]) {
 		return
 	}
 	for _, r := range batch {
-		r.done <- Outcome[A]{Err: err}
+		c.answer(r, Outcome[A]{Err: err})
 	}
+}
+
+func (c *Committer[Q, A]) answer(r *request[Q, A], o Outcome[A]) {
+	r.done <- o
+	c.wg.Done()
 }
 
 func (c *Committer[Q, A]) try(batch []*request[Q, A]) (outcomes []Outcome[A], err error) {
@@ -214,23 +211,19 @@ func (c *Committer[Q, A]) try(batch []*request[Q, A]) (outcomes []Outcome[A], er
 }
 
 // Full reports whether a request would be refused now.
-func (c *Committer[Q, A]) Full() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.queue) >= c.config.MaxQueue
-}
+func (c *Committer[Q, A]) Full() bool { return c.Waiting() >= c.config.MaxQueue }
 
 // Waiting is the number of requests not yet taken up.
 func (c *Committer[Q, A]) Waiting() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.config.Lanes.mu.Lock()
+	defer c.config.Lanes.mu.Unlock()
 	return len(c.queue)
 }
 
 // Close refuses further requests and waits until those that were accepted are answered.
 func (c *Committer[Q, A]) Close() {
-	c.mu.Lock()
+	c.config.Lanes.mu.Lock()
 	c.closed = true
-	c.mu.Unlock()
+	c.config.Lanes.mu.Unlock()
 	c.wg.Wait()
 }

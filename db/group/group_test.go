@@ -66,7 +66,7 @@ func (f *flusher) seen() [][]int {
 var errBad = errors.New("bad")
 
 func config() group.Config {
-	return group.Config{MaxGroup: 8, MaxQueue: 16, Flushes: 1, Timeout: time.Minute, Divide: func(err error) bool { return errors.Is(err, errBad) }}
+	return group.Config{Lanes: group.NewLanes(1, 0, 0), MaxGroup: 8, MaxQueue: 16, Timeout: time.Minute, Divide: func(err error) bool { return errors.Is(err, errBad) }}
 }
 
 // answer is what a caller got.
@@ -107,7 +107,7 @@ func TestAnotherFlushStartsOnceItIsWorthIt(t *testing.T) {
 	t.Parallel()
 	further := func(waiting int, patience time.Duration) group.Config {
 		cfg := config()
-		cfg.Flushes, cfg.Further, cfg.Patience = 2, waiting, patience
+		cfg.Lanes = group.NewLanes(2, waiting, patience)
 		return cfg
 	}
 	for name, tc := range map[string]struct {
@@ -155,7 +155,7 @@ func TestFewWhoWaitAreLeftToTheFlushThatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &flusher{gate: make(chan struct{})}
 		cfg := config()
-		cfg.Flushes, cfg.Further, cfg.Patience = 2, 2, time.Hour
+		cfg.Lanes = group.NewLanes(2, 2, time.Hour)
 		c := group.New(cfg, f.flush)
 		var callers []<-chan answer
 		for q := range 4 { // 0 alone, 1 and 2 in another flush, 3 waits
@@ -441,7 +441,7 @@ func TestNoMoreFlushesRunAtOnceThanAllowed(t *testing.T) {
 	for flushes := 1; flushes <= 3; flushes++ {
 		f := &flusher{}
 		cfg := config()
-		cfg.Flushes, cfg.MaxGroup, cfg.MaxQueue = flushes, 3, 1000
+		cfg.Lanes, cfg.Flushes, cfg.MaxGroup, cfg.MaxQueue = group.NewLanes(max(flushes, 2), 0, 0), flushes, 3, 1000
 		c := group.New(cfg, f.flush)
 		var wg sync.WaitGroup
 		for q := range 300 {
