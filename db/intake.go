@@ -96,7 +96,8 @@ func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]g
 	for try := 1; ; try++ {
 		var in intakeSet
 		err := s.tryIntake(ctx, requests, &in, try == tries)
-		usedKey, outdated := isUniqueViolation(err, "idempotency_keys_pkey"), isMissing(err, "orders", "received_seq")
+		usedKey := isUniqueViolation(err, "idempotency_keys_pkey")
+		outdated := isMissing(err, "orders", "received_seq") || errors.Is(err, errOutdated)
 		knownByNow := isUniqueViolation(err, "customers_subject_key")
 		if usedKey {
 			s.usedKeys.raise()
@@ -147,8 +148,12 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 	defer statements.settle(false) // where a panic came between
 	if !holdCatalogue && s.config.InTx == nil {
 		err := s.makeOrders(ctx, s.queries(), requests, in, statements)
-		if err == nil && len(in.orders) > 0 {
+		switch {
+		case err != nil:
+		case len(in.orders) > 0:
 			err = statements.commit(ctx, s.pool)
+		case in.priced == remembered: // nothing is written that would show whether what was refused by still holds
+			err = s.confirmPrices(ctx, in.header.CatalogueVersion)
 		}
 		s.pass(statements, err)
 		return err
@@ -172,6 +177,17 @@ func (s *Store) tryIntake(ctx context.Context, requests []*intakeRequest, in *in
 	return err
 }
 
+// errOutdated is the error of a group that was refused by a catalogue that has changed since.
+var errOutdated = errors.New("the catalogue has changed since it was remembered")
+
+func (s *Store) confirmPrices(ctx context.Context, version int64) error {
+	current, err := s.queries().CatalogueVersion(ctx)
+	if err == nil && current != version {
+		err = errOutdated
+	}
+	return err
+}
+
 // makeOrders makes orders of the requests that are not repeats, and collects what is to be written.
 func (s *Store) makeOrders(ctx context.Context, q *dbsqlc.Queries, requests []*intakeRequest, in *intakeSet, statements *writes) error {
 	var known map[principalKey]dbsqlc.IdempotencyKeysRow
@@ -188,7 +204,7 @@ func (s *Store) makeOrders(ctx context.Context, q *dbsqlc.Queries, requests []*i
 	if err != nil {
 		return err
 	}
-	in.header.CatalogueVersion = prices.version
+	in.header.CatalogueVersion, in.priced = prices.version, prices.source
 	in.outcomes = make([]group.Outcome[Placed], len(requests))
 	in.newcomers.At = s.now()
 	for i, r := range requests {
@@ -286,6 +302,7 @@ type intakeSet struct {
 	lines     dbsqlc.InsertLinesParams
 	header    dbsqlc.InsertOrdersParams
 	events    changeSet
+	priced    source
 }
 
 func (w *intakeSet) add(o *millrace.Order, r *intakeRequest, response []byte) error {

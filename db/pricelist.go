@@ -14,7 +14,16 @@ import (
 type catalogue struct {
 	version  int64
 	products map[string]millrace.Product // by SKU; those that do not exist are left out
+	source   source
 }
+
+// source says what a catalogue is by.
+type source bool
+
+const (
+	readNow    source = false
+	remembered source = true // so that it may have changed since
+)
 
 // priceList remembers products. What it remembers may be outdated: who sells by it has the transaction compare the version, and
 // forgets the list where it differs. The zero value is empty and ready.
@@ -41,13 +50,16 @@ func (l *priceList) expect(version int64) {
 	}
 }
 
+// readAhead is how many products an empty list is begun with: a shop that has no more reads prices once for each version.
+const readAhead = 1000
+
 // find is the products of some SKUs as they were at one version. What is not remembered is read.
 func (l *priceList) find(ctx context.Context, q *dbsqlc.Queries, skus []string) (catalogue, error) {
 	known := l.current.Load()
 	found := catalogue{products: make(map[string]millrace.Product, len(skus))}
 	missing := skus
 	if known != nil {
-		found.version, missing = known.version, nil
+		found.version, found.source, missing = known.version, remembered, nil
 		for _, sku := range skus {
 			if p, ok := known.products.get(sku); ok {
 				found.products[sku] = p
@@ -59,17 +71,21 @@ func (l *priceList) find(ctx context.Context, q *dbsqlc.Queries, skus []string) 
 	if len(missing) == 0 {
 		return found, nil
 	}
-	read, err := readProducts(ctx, q, missing)
+	ahead := int32(0)
+	if known == nil {
+		ahead = readAhead
+	}
+	read, err := readProducts(ctx, q, missing, ahead)
 	if err != nil || len(read.products) == 0 {
 		return found, err
 	}
 	if known != nil && read.version != known.version { // what was found is of another day: all of it is needed anew
-		if read, err = readProducts(ctx, q, skus); err != nil {
+		if read, err = readProducts(ctx, q, skus, readAhead); err != nil {
 			return catalogue{}, err
 		}
 		found.products = map[string]millrace.Product{}
 	}
-	found.version = read.version
+	found.version, found.source = read.version, readNow
 	maps.Copy(found.products, read.products)
 	l.remember(read)
 	return found, nil
@@ -95,8 +111,9 @@ func (l *priceList) remember(c catalogue) {
 	}
 }
 
-func readProducts(ctx context.Context, q *dbsqlc.Queries, skus []string) (catalogue, error) {
-	rows, err := q.ProductsBySKU(ctx, skus)
+// readProducts reads the products of some SKUs, and so many others.
+func readProducts(ctx context.Context, q *dbsqlc.Queries, skus []string, ahead int32) (catalogue, error) {
+	rows, err := q.ProductsBySKU(ctx, dbsqlc.ProductsBySKUParams{Skus: skus, Ahead: ahead})
 	if err != nil {
 		return catalogue{}, fmt.Errorf("read the catalogue: %w", err)
 	}

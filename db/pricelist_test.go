@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
 	"millrace"
@@ -71,13 +72,35 @@ func TestAChangeMadePastTheStoreIsNoticed(t *testing.T) {
 	b.requireSound()
 }
 
+// The first order reads the prices of a small shop; those after it find them.
+func TestPricesAreReadOnceForEachVersion(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s, trips := b.counted()
+	place := func(sku string) int {
+		return trips.during(func() {
+			_, err := s.PlaceOrder(t.Context(), placement(b.ada, uuid.NewString(), request(sku)))
+			require.NoError(t, err)
+		})
+	}
+	place("TEA-001")
+	require.Equal(t, 1, place("CUP-002"))
+	_, err := s.PutProduct(t.Context(), tea(1300))
+	require.NoError(t, err)
+	require.Greater(t, place("TEA-001"), 1)
+	require.Equal(t, 1, place("CUP-002"))
+}
+
 // A product that is read later than others, after a change, must not be remembered with what they were before it.
 func TestPricesOfTwoVersionsAreNotMixed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	_, err := b.pool.Exec(t.Context(), `INSERT INTO products (sku, name, price_minor, currency, updated_at)
+		SELECT format('A-%s', n), 'In front', 1, 'EUR', now() FROM generate_series(1, 1000) n`) // which are all that is read ahead
+	require.NoError(t, err)
 	other := b.stores(1)[0]
 	b.place("TEA-001") // remembered
-	_, err := other.PutProduct(t.Context(), tea(1300))
+	_, err = other.PutProduct(t.Context(), tea(1300))
 	require.NoError(t, err)
 	o := b.find(b.place("TEA-001", "CUP-002")) // one remembered, one not
 	require.EqualValues(t, 1300, o.Lines[0].UnitPriceMinor)

@@ -13,6 +13,17 @@ import (
 	"millrace"
 )
 
+const catalogueVersion = `-- name: CatalogueVersion :one
+SELECT value FROM counters WHERE name = 'catalogue'
+`
+
+func (q *Queries) CatalogueVersion(ctx context.Context) (int64, error) {
+	row := q.db.QueryRow(ctx, catalogueVersion)
+	var value int64
+	err := row.Scan(&value)
+	return value, err
+}
+
 const holdCatalogue = `-- name: HoldCatalogue :one
 SELECT value FROM counters WHERE name = 'catalogue' FOR SHARE
 `
@@ -283,8 +294,13 @@ func (q *Queries) InsertOrders(ctx context.Context, arg InsertOrdersParams) erro
 const productsBySKU = `-- name: ProductsBySKU :many
 SELECT p.sku, p.name, p.price_minor, p.currency, p.active, c.value AS version
 FROM products p, counters c
-WHERE p.sku = ANY ($1::text[]) AND c.name = 'catalogue'
+WHERE p.sku = ANY ($1::text[] || ARRAY(SELECT n.sku FROM products n ORDER BY n.sku LIMIT $2::integer)) AND c.name = 'catalogue'
 `
+
+type ProductsBySKUParams struct {
+	Skus  []string
+	Ahead int32
+}
 
 type ProductsBySKURow struct {
 	Sku        string
@@ -295,9 +311,9 @@ type ProductsBySKURow struct {
 	Version    int64
 }
 
-// Each with the catalogue's version as of the same snapshot.
-func (q *Queries) ProductsBySKU(ctx context.Context, skus []string) ([]ProductsBySKURow, error) {
-	rows, err := q.db.Query(ctx, productsBySKU, skus)
+// Each with the catalogue's version as of the same snapshot; and as many from the beginning of the catalogue as are asked for.
+func (q *Queries) ProductsBySKU(ctx context.Context, arg ProductsBySKUParams) ([]ProductsBySKURow, error) {
+	rows, err := q.db.Query(ctx, productsBySKU, arg.Skus, arg.Ahead)
 	if err != nil {
 		return nil, err
 	}

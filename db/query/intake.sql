@@ -5,10 +5,13 @@ JOIN (SELECT unnest(@principals::text[]) AS principal, unnest(@keys::text[]) AS 
   ON q.principal = k.principal AND q.key = k.key;
 
 -- name: ProductsBySKU :many
--- Each with the catalogue's version as of the same snapshot.
+-- Each with the catalogue's version as of the same snapshot; and as many from the beginning of the catalogue as are asked for.
 SELECT p.sku, p.name, p.price_minor, p.currency, p.active, c.value AS version
 FROM products p, counters c
-WHERE p.sku = ANY (@skus::text[]) AND c.name = 'catalogue';
+WHERE p.sku = ANY (@skus::text[] || ARRAY(SELECT n.sku FROM products n ORDER BY n.sku LIMIT @ahead::integer)) AND c.name = 'catalogue';
+
+-- name: CatalogueVersion :one
+SELECT value FROM counters WHERE name = 'catalogue';
 
 -- name: HoldCatalogue :one
 -- No product changes until the transaction ends.
