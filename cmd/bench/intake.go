@@ -34,7 +34,7 @@ type intakeRound struct {
 
 // Run measures.
 func (c *intakeCmd) Run(ctx context.Context, stdio stdio) (err error) {
-	b, err := c.newBed(ctx, stdio, c.Rounds*6+2)
+	b, err := c.newBed(ctx, stdio, c.Rounds*7+2)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) (err error) 
 		}
 	}
 	clients := []int{8, 16, 32}
-	var plain []float64
+	var plain, plainLate []float64
 	var direct, gated []intakeRound
 	for round := range c.Rounds {
 		b.step("round %d: pgbench", round+1)
@@ -78,7 +78,12 @@ func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) (err error) 
 		if err != nil {
 			return err
 		}
-		plain, clients = append(plain, rate), []int{at}
+		b.step("round %d: pgbench, half of its best", round+1)
+		late, err := pgbenchAt(ctx, b.pgbench(), url, intakeScript(c.SKUs, true), at, rate/2, c.Time)
+		if err != nil {
+			return err
+		}
+		plain, plainLate, clients = append(plain, rate), append(plainLate, late), []int{at}
 		if c.takes("directly") || c.takes("overload") {
 			if err := b.clear(ctx); err != nil {
 				return err
@@ -100,7 +105,9 @@ func (c *intakeCmd) measure(ctx context.Context, b *bed, r *report) (err error) 
 			gated = append(gated, one)
 		}
 	}
-	c.report(r, plain, clients[0], direct, gated)
+	r.add(fmt.Sprintf("pgbench, one order a transaction, %d clients", clients[0]), "orders/s", plain...)
+	r.add("pgbench, an order at half of its best, p99", "ms", plainLate...)
+	c.report(r, plain, direct, gated)
 	return nil
 }
 
@@ -199,8 +206,7 @@ func (c *intakeCmd) measureAt(ctx context.Context, b *bed, databaseURL string, s
 }
 
 // report adds what the rounds gave.
-func (c *intakeCmd) report(r *report, plain []float64, clients int, direct, gated []intakeRound) {
-	r.add(fmt.Sprintf("pgbench, one order a transaction, %d clients", clients), "orders/s", plain...)
+func (c *intakeCmd) report(r *report, plain []float64, direct, gated []intakeRound) {
 	for _, way := range []struct {
 		name    string
 		rounds  []intakeRound

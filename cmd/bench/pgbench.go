@@ -8,21 +8,22 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
 var tpsLine = regexp.MustCompile(`tps = ([0-9.]+) \(without initial connection time\)`)
 
 // pgbench runs a script, one transaction or more for each order, with prepared statements, and returns orders a second.
-func pgbench(ctx context.Context, program, databaseURL, script string, clients int, d time.Duration) (float64, error) {
+func pgbench(ctx context.Context, program, databaseURL, script string, clients int, d time.Duration, flags ...string) (float64, error) {
 	file := filepath.Join(os.TempDir(), fmt.Sprintf("millrace-bench-%d.sql", os.Getpid()))
 	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
 		return 0, err
 	}
 	defer os.Remove(file)
-	command := exec.CommandContext(ctx, program, "--no-vacuum", "--protocol=prepared", "--file="+file, fmt.Sprintf("--client=%d", clients),
-		"--jobs=2", fmt.Sprintf("--time=%d", int(d.Seconds())), databaseURL)
-	out, err := command.CombinedOutput()
+	flags = append(flags, "--no-vacuum", "--protocol=prepared", "--file="+file, fmt.Sprintf("--client=%d", clients), "--jobs=2",
+		fmt.Sprintf("--time=%d", int(d.Seconds())), databaseURL)
+	out, err := exec.CommandContext(ctx, program, flags...).CombinedOutput()
 	if err != nil {
 		return 0, fmt.Errorf("pgbench: %w: %s", err, out)
 	}
@@ -31,6 +32,40 @@ func pgbench(ctx context.Context, program, databaseURL, script string, clients i
 		return 0, fmt.Errorf("pgbench printed no rate: %s", out)
 	}
 	return strconv.ParseFloat(string(m[1]), 64)
+}
+
+// pgbenchAt runs a script at a rate, orders a second, and returns the 99th percentile of what each took, from when it was due, in ms.
+func pgbenchAt(ctx context.Context, program, databaseURL, script string, clients int, rate float64, d time.Duration) (float64, error) {
+	dir, err := os.MkdirTemp("", "millrace-bench-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	prefix := filepath.Join(dir, "log")
+	if _, err := pgbench(ctx, program, databaseURL, script, clients, d, fmt.Sprintf("--rate=%f", rate), "--log", "--log-prefix="+prefix); err != nil {
+		return 0, err
+	}
+	logs, err := filepath.Glob(prefix + "*")
+	if err != nil {
+		return 0, err
+	}
+	took := newLatencies()
+	for _, name := range logs {
+		log, err := os.ReadFile(name)
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(log)) {
+			var client, transaction, us int64
+			if _, err := fmt.Sscan(line, &client, &transaction, &us); err != nil {
+				return 0, fmt.Errorf("read pgbench's log: %w: %q", err, line)
+			}
+			if err := took.RecordValue(us); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return float64(took.ValueAtQuantile(99)) / 1000, nil
 }
 
 // bestOf runs a script at each number of clients and returns the best rate and what reached it.

@@ -66,7 +66,7 @@ func TestIntakeIsMeasuredDirectlyAndThroughTheGate(t *testing.T) {
 	require.Contains(t, gated.usage.cpu, "gate")
 
 	r := &report{Command: "intake"}
-	c.report(r, []float64{1e9}, 8, []intakeRound{direct}, []intakeRound{gated})
+	c.report(r, []float64{1e9}, []intakeRound{direct}, []intakeRound{gated})
 	var out bytes.Buffer
 	require.NoError(t, r.write(&out, true))
 	var printed struct{ Checks []check }
