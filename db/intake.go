@@ -37,7 +37,7 @@ type Placed struct {
 type intakeRequest struct {
 	PlaceOrder
 	customer *millrace.Customer
-	newcomer bool // the customer is made along with the order
+	newcomer bool // the customer is taken for new, and made along with the order
 }
 
 // PlaceOrder takes an order in: the order, its lines, its first event, the idempotency record and the job that reserves its stock, in
@@ -63,14 +63,18 @@ func (s *Store) PlaceOrder(ctx context.Context, p PlaceOrder) (Placed, error) {
 	return placed, translate(err)
 }
 
-// orderingCustomer is the customer that orders, loaded as far as the request needs it, and whether it is one whom nobody has seen before:
-// a request that can never succeed makes no customer.
+// orderingCustomer is the customer that orders, loaded as far as the request needs it, and whether it is taken for one whom nobody has seen
+// before, who is made along with the order: a request that can never succeed makes no customer.
 func (s *Store) orderingCustomer(ctx context.Context, p PlaceOrder) (c *millrace.Customer, newcomer bool, err error) {
 	c = &millrace.Customer{Subject: p.Principal.Subject, Email: p.Principal.Email, Name: p.Principal.Name}
 	saysAll := p.Request.ShipTo != nil && (p.Request.Email != "" || p.Principal.Email != "")
 	var known bool
 	if c.ID, known = s.customers.get(c.Subject); known && saysAll {
 		return c, false, nil
+	}
+	if saysAll && !s.strangers.due() {
+		c.ID, err = uuid.NewV7()
+		return c, true, err
 	}
 	stored, err := s.FindCustomer(ctx, c.Subject)
 	switch {
@@ -89,7 +93,7 @@ func (s *Store) orderingCustomer(ctx context.Context, p PlaceOrder) (c *millrace
 }
 
 // flushIntake takes in a group of orders in one round trip. It counts on the prices that it remembers, on keys that are new and on
-// newcomers being that; where the transaction finds that one of them does not hold, it looks and tries again, in the end with the
+// strangers being newcomers; where the transaction finds that one of them does not hold, it looks and tries again, in the end with the
 // catalogue held still.
 func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[Placed], error) {
 	const tries = 6
@@ -114,6 +118,7 @@ func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]g
 			return nil, fmt.Errorf("take in %d orders: %w", len(in.orders), err)
 		}
 		if knownByNow {
+			s.strangers.raise()
 			if err := s.meet(ctx, &in.newcomers); err != nil {
 				return nil, err
 			}

@@ -191,3 +191,35 @@ func TestATurnThatNobodyWaitsForAnyMoreIsTakenWhole(t *testing.T) {
 	require.Len(t, o.Reservations, 1)
 	b.requireSound()
 }
+
+// The first order of a customer whom nobody has seen is taken in by one trip; one whom only this process has not seen costs two more, and
+// is looked up by those who come next.
+func TestAStrangersOrderIsOneTrip(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.place("TEA-001") // by ada
+	s, trips := b.counted()
+	place := func(subject string) (uuid.UUID, int) {
+		var placed db.Placed
+		n := trips.during(func() {
+			var err error
+			p := millrace.Principal{Subject: subject, Email: "someone@example.com"}
+			placed, err = s.PlaceOrder(t.Context(), placement(p, uuid.NewString(), request("TEA-001")))
+			require.NoError(t, err)
+		})
+		return b.find(placed.OrderID).CustomerID, n
+	}
+	place("the first") // reads the prices
+	_, n := place("new")
+	require.Equal(t, 1, n)
+	_, n = place("new")
+	require.Equal(t, 1, n)
+	found, n := place(b.ada.Subject)
+	require.Equal(t, 3, n)
+	ada, err := b.store.FindCustomer(t.Context(), b.ada.Subject)
+	require.NoError(t, err)
+	require.Equal(t, ada.ID, found)
+	_, n = place("newer")
+	require.Equal(t, 2, n)
+	require.EqualValues(t, 4, b.count("SELECT count(*) FROM customers"))
+}

@@ -77,6 +77,7 @@ type Store struct {
 	customers cache[string, uuid.UUID] // by subject; which customer a subject is never changes
 	prices    priceList
 	usedKeys  doubt // whether keys are new
+	strangers doubt // whether customers who are not remembered are new
 	changed   doubt // whether orders are as jobs know them
 	rehearsed atomic.Bool
 

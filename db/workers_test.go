@@ -193,6 +193,8 @@ func TestWorkersClaimedForNothingAreReleased(t *testing.T) {
 
 	var cutter cutter
 	lossy := b.newStore(b.cutPool(&cutter), func(config *db.Config) { config.Workers = c })
+	require.NoError(t, place(lossy, "who this is", "TEA-001"))
+	c.requireSettled()
 	cutter.expect(lostAfter)
 	requireCode(t, millrace.CodeUnknown, place(lossy, "lost", "TEA-001"))
 	handed, released = c.requireSettled()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 	"time"
 
@@ -168,7 +169,8 @@ func (c *liveCmd) idle(ctx context.Context, s *stage, f *liveFigures) error {
 			return nil, err
 		}
 		f.note(memoryFigure, "kB", (residentMB(s.server.pid())-memory)*1024/float64(c.Streams))
-		f.note(goroutineFigure, "", (open["go_goroutines"]-before["go_goroutines"])/float64(c.Streams))
+		perStream := (open["go_goroutines"] - before["go_goroutines"]) / float64(c.Streams)
+		f.note(goroutineFigure, "", math.Round(100*perStream)/100) // what else runs comes and goes
 		used := cpuTime(s.server.pid())
 		if err := sleep(ctx, c.Time); err != nil {
 			return nil, err
