@@ -149,6 +149,14 @@ func (b *bed) step(format string, args ...any) {
 // pgbench is pgbench's path.
 func (b *bed) pgbench() string { return filepath.Join(b.bin, "pgbench") }
 
+// freshDatabase makes a database as the only one there is: none of those made so far is in use any more.
+func (b *bed) freshDatabase(ctx context.Context, skus int) (string, error) {
+	if err := b.clear(ctx); err != nil {
+		return "", err
+	}
+	return b.database(ctx, skus)
+}
+
 // database makes a migrated database whose catalogue has skus products with plenty of stock, and returns its URL.
 func (b *bed) database(ctx context.Context, skus int) (string, error) {
 	name := "bench_" + strings.ToLower(rand.Text())

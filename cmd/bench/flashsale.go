@@ -102,7 +102,7 @@ func (c *flashsaleCmd) Run(ctx context.Context, stdio stdio) (err error) {
 
 // sell holds one sale on a fresh database.
 func (c *flashsaleCmd) sell(ctx context.Context, b *bed, skus int) (s sale, err error) {
-	url, err := b.database(ctx, skus)
+	url, err := b.freshDatabase(ctx, skus)
 	if err != nil {
 		return s, err
 	}

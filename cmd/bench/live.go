@@ -285,6 +285,9 @@ func (c *liveCmd) underLoad(ctx context.Context, b *bed, round int, f *liveFigur
 
 // atLoad measures the streams of customers at a rate of orders.
 func (c *liveCmd) atLoad(ctx context.Context, b *bed, rate float64, f *liveFigures) (err error) {
+	if err := b.clear(ctx); err != nil {
+		return err
+	}
 	s, err := newStage(ctx, b, c.SKUs, 0)
 	if err != nil {
 		return err

@@ -213,7 +213,7 @@ func (c *pipelineCmd) Run(ctx context.Context, stdio stdio) (err error) {
 	clients := []int{8, 16}
 	for round := range c.Rounds {
 		b.step("round %d: pgbench", round+1)
-		url, err := b.database(ctx, c.SKUs)
+		url, err := b.freshDatabase(ctx, c.SKUs)
 		if err != nil {
 			return err
 		}
@@ -266,7 +266,7 @@ func (c *pipelineCmd) Run(ctx context.Context, stdio stdio) (err error) {
 }
 
 func (c *pipelineCmd) measure(ctx context.Context, b *bed, m mode) (float64, error) {
-	url, err := b.database(ctx, c.SKUs)
+	url, err := b.freshDatabase(ctx, c.SKUs)
 	if err != nil {
 		return 0, err
 	}
@@ -279,7 +279,7 @@ func (c *pipelineCmd) measure(ctx context.Context, b *bed, m mode) (float64, err
 }
 
 func (c *pipelineCmd) measureLatency(ctx context.Context, b *bed, m mode, perSecond float64) (*hdrhistogram.Histogram, error) {
-	url, err := b.database(ctx, c.SKUs)
+	url, err := b.freshDatabase(ctx, c.SKUs)
 	if err != nil {
 		return nil, err
 	}

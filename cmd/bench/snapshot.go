@@ -106,7 +106,7 @@ func (c *snapshotCmd) Run(ctx context.Context, stdio stdio) (err error) {
 // measure offers orders at a rate for the time that a snapshot is held. With few above 0 a snapshot is held, and then the backlog is
 // watched, under the same load, until it is no more than few.
 func (c *snapshotCmd) measure(ctx context.Context, b *bed, rate, few float64) (s steady, err error) {
-	url, err := b.database(ctx, c.SKUs)
+	url, err := b.freshDatabase(ctx, c.SKUs)
 	if err != nil {
 		return s, err
 	}
