@@ -293,6 +293,28 @@ func TestStepsOfOneOrderMayShareATransaction(t *testing.T) {
 	b.requireSound()
 }
 
+// Steps and allocations that wait for somebody's lock keep nobody from placing an order.
+func TestIntakeGoesOnWhileAllElseWaits(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	held, queued := b.place("TEA-001"), b.place("TEA-001")
+	freeOrder := b.lock(fmt.Sprintf("SELECT FROM orders WHERE id = '%s'", held))
+	freeTurn := b.lock("SELECT FROM counters WHERE name = 'allocated'")
+	stuck := make(chan error, 2)
+	go func() { stuck <- hold(t.Context(), b.store, held) }()
+	go func() { stuck <- b.store.ReserveStock(t.Context(), queued) }()
+	b.untilBlocked(2)
+	for range 3 {
+		b.place("TEA-001")
+	}
+	require.Empty(t, stuck)
+	freeOrder()
+	freeTurn()
+	require.NoError(t, <-stuck)
+	require.NoError(t, <-stuck)
+	b.requireSound()
+}
+
 // Stock that an operator takes away at the same moment is not given to anyone.
 func TestStockThatIsTakenAwayMeanwhileIsNotGiven(t *testing.T) {
 	t.Parallel()

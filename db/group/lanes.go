@@ -2,6 +2,7 @@ package group
 
 import (
 	"slices"
+	"sort"
 	"sync"
 	"time"
 )
@@ -24,8 +25,9 @@ type lane interface {
 	start(now time.Time) bool
 }
 
-// NewLanes makes lanes for so many flushes at a time. A flush starts beside those that run only once further requests wait for it, or each of
-// them has taken patience: several small ones cost more than one that is larger. Zero of either: at once.
+// NewLanes makes lanes for so many flushes at a time. A flush starts beside those that run only once further requests wait for it: several
+// small ones cost more than one that is larger. One that has run for patience, if that is not 0, holds no other up any more: it may wait for
+// somebody's lock.
 func NewLanes(flushes, further int, patience time.Duration) *Lanes {
 	return &Lanes{flushes: flushes, further: further, patience: patience}
 }
@@ -48,40 +50,49 @@ func (l *Lanes) end(started time.Time, running *int) {
 
 // dispatch starts the flushes that can start now. It is called with the lock held.
 func (l *Lanes) dispatch() {
-	for len(l.running) < l.flushes {
-		next := l.next()
+	for {
+		brisk := l.brisk()
+		next := l.next(len(brisk))
 		if next == nil {
-			break
+			l.wake(brisk)
+			return
 		}
 		if now := time.Now(); next.start(now) {
 			l.running = append(l.running, now)
 		}
 	}
-	l.wake()
 }
 
-// next is the Committer of the flush that is to start now: of those for which it is worth it, the one that has waited longest; or nil.
-func (l *Lanes) next() (next lane) {
-	free := len(l.running) == 0 || l.lastRuns() >= l.patience
+// brisk is the flushes that have not run for long, the last to start last.
+func (l *Lanes) brisk() []time.Time {
+	if l.patience == 0 {
+		return l.running
+	}
+	return l.running[sort.Search(len(l.running), func(i int) bool { return time.Since(l.running[i]) < l.patience }):]
+}
+
+// next is the Committer of the flush that is to start now beside so many: of those for which it is worth it, the one that has waited
+// longest; or nil.
+func (l *Lanes) next(beside int) (next lane) {
+	if beside >= l.flushes {
+		return nil
+	}
 	var longest time.Time
 	for _, c := range l.committers {
 		n, since := c.waiting()
-		if n > 0 && (free || n >= l.further) && (next == nil || since.Before(longest)) {
+		if n > 0 && (beside == 0 || n >= l.further) && (next == nil || since.Before(longest)) {
 			next, longest = c, since
 		}
 	}
 	return next
 }
 
-// lastRuns is for how long the last to start of the flushes that run has run.
-func (l *Lanes) lastRuns() time.Duration { return time.Since(l.running[len(l.running)-1]) }
-
-// wake sees to it that who waits beside a flush that takes long is not left to the next who comes.
-func (l *Lanes) wake() {
-	if l.late != nil || len(l.running) == 0 || len(l.running) >= l.flushes || !l.wanted() {
+// wake sees to it that who waits beside flushes that take long is not left to the next who comes.
+func (l *Lanes) wake(brisk []time.Time) {
+	if l.late != nil || l.patience == 0 || len(brisk) == 0 || !l.wanted() {
 		return
 	}
-	l.late = time.AfterFunc(l.patience-l.lastRuns(), func() {
+	l.late = time.AfterFunc(l.patience-time.Since(brisk[0]), func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.late = nil

@@ -101,6 +101,39 @@ func TestAKindThatTakesLongHoldsNoOtherUp(t *testing.T) {
 	})
 }
 
+// Though every lane is taken by flushes that take long, another kind goes on; a kind of which as many run as may waits for one of its own.
+func TestKindsThatTakeLongHoldNoOtherUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		lanes := group.NewLanes(2, 1, time.Second)
+		slow, slower, quick := newKind(lanes, held()), newKind(lanes, held()), newKind(lanes, &flusher{})
+		var stuck []<-chan answer
+		for _, k := range []kind{slow, slower, slower, slower} {
+			stuck = append(stuck, ask(t.Context(), k.Committer, 1))
+			synctest.Wait()
+			<-time.After(100 * time.Millisecond)
+		}
+		begun := time.Now()
+		_, err := quick.Do(t.Context(), 2)
+		require.NoError(t, err)
+		require.Equal(t, 700*time.Millisecond, time.Since(begun), "once two have run for a second: others of the second kind came before")
+		<-time.After(3 * time.Second)
+		require.Len(t, slower.seen(), 2, "two of a kind, while there are two lanes")
+		begun = time.Now()
+		_, err = quick.Do(t.Context(), 2)
+		require.NoError(t, err)
+		require.Zero(t, time.Since(begun))
+		close(slow.gate)
+		close(slower.gate)
+		for _, s := range stuck {
+			require.NoError(t, (<-s).err)
+		}
+		slow.Close()
+		slower.Close()
+		quick.Close()
+	})
+}
+
 // A request that was accepted is answered before Close returns, also where it waits for another kind.
 func TestCloseWaitsForAnotherKind(t *testing.T) {
 	t.Parallel()
@@ -134,7 +167,7 @@ func TestKindsTogetherRunNoMoreFlushesThanThereAreLanes(t *testing.T) {
 	t.Parallel()
 	for flushes := 1; flushes <= 3; flushes++ {
 		var running, most atomic.Int32
-		lanes := group.NewLanes(flushes, 4, time.Millisecond)
+		lanes := group.NewLanes(flushes, 4, time.Hour)
 		cfg := config()
 		cfg.Lanes, cfg.MaxQueue = lanes, 1000
 		var kinds []*group.Committer[int, int]
