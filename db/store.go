@@ -39,7 +39,7 @@ type Config struct {
 	// orders a quarter as many wait: they can come back, and what they hold meanwhile is memory.
 	MaxQueue int
 	// Flushes is how many groups are written at a time, of whatever kind (default 2; one of them an allocation, which holds the lock of
-	// one row from beginning to end). With MaxGroup 1 it makes the store write as one without groups does, to compare.
+	// one row from beginning to end). One that takes long, for somebody's lock perhaps, counts for its own kind only. With MaxGroup 1 it makes the store write as one without groups does, to compare.
 	Flushes int
 	// OutOfTurn reserves stock for each order by itself, whenever its job comes, and so gives up that the first come are the first
 	// served. It is there to compare with, as one without turns would do it; intake stays in groups, since the counter row that keeps
