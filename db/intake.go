@@ -92,36 +92,34 @@ func (s *Store) orderingCustomer(ctx context.Context, p PlaceOrder) (c *millrace
 	return stored, false, nil
 }
 
+// priceGuesses is how often a group is written by prices that turn out to have changed, before the catalogue is held still for it.
+const priceGuesses = 5
+
 // flushIntake takes in a group of orders in one round trip. It counts on the prices that it remembers, on keys that are new and on
-// strangers being newcomers; where the transaction finds that one of them does not hold, it looks and tries again, in the end with the
-// catalogue held still.
+// strangers being newcomers; where the transaction finds that one of them does not hold, it looks and tries again. A key or a customer that
+// was found is not in the way once more, so these tries end by themselves; those by prices end with the catalogue held still.
 func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[Placed], error) {
-	const tries = 6
-	for try := 1; ; try++ {
+	guesses := 0
+	for {
 		var in intakeSet
-		err := s.tryIntake(ctx, requests, &in, try == tries)
-		usedKey := isUniqueViolation(err, "idempotency_keys_pkey")
-		outdated := isMissing(err, "orders", "received_seq") || errors.Is(err, errOutdated)
-		knownByNow := isUniqueViolation(err, "customers_subject_key")
-		if usedKey {
-			s.usedKeys.raise()
-		}
-		if outdated {
-			s.prices.forget(in.header.CatalogueVersion)
-		}
+		err := s.tryIntake(ctx, requests, &in, guesses == priceGuesses)
 		switch {
 		case err == nil:
 			s.remember(&in.newcomers)
 			s.ring(in.orders...)
 			return in.outcomes, nil
-		case try == tries, !usedKey && !outdated && !knownByNow:
-			return nil, fmt.Errorf("take in %d orders: %w", len(in.orders), err)
-		}
-		if knownByNow {
+		case isUniqueViolation(err, "idempotency_keys_pkey"):
+			s.usedKeys.raise()
+		case isUniqueViolation(err, "customers_subject_key"):
 			s.strangers.raise()
 			if err := s.meet(ctx, &in.newcomers); err != nil {
 				return nil, err
 			}
+		case guesses < priceGuesses && (isMissing(err, "orders", "received_seq") || errors.Is(err, errOutdated)):
+			guesses++
+			s.prices.forget(in.header.CatalogueVersion)
+		default:
+			return nil, fmt.Errorf("take in %d orders: %w", len(in.orders), err)
 		}
 	}
 }

@@ -381,3 +381,34 @@ func TestANewcomerWhomAnotherProcessMakesMeanwhileIsFound(t *testing.T) {
 	require.EqualValues(t, 2, b.count("SELECT count(*) FROM orders o JOIN customers c ON c.id = o.customer_id WHERE c.subject = 'grace'"))
 	b.requireSound()
 }
+
+// Whatever changes while an order is being taken in, and however often, it is taken in. Encode is called once in every try.
+func TestAnOrderIsTakenInWhateverChangesMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s, other := b.stores(2)[0], b.stores(1)[0]
+	lin := millrace.Principal{Subject: "lin", Email: "lin@example.com"}
+	p := placement(lin, "k1", request("TEA-001"))
+	encode, try := p.Encode, 0
+	p.Encode = func(o *millrace.Order) ([]byte, error) {
+		switch try++; try {
+		case 1, 2, 3, 4, 5: // each by a price that is outdated when it is written
+			_, err := b.store.PutProduct(t.Context(), tea(2000+int64(try)))
+			require.NoError(t, err)
+		case 6: // with the catalogue held still
+			_, err := other.EnsureCustomer(t.Context(), lin)
+			require.NoError(t, err)
+		case 7:
+			_, err := other.PlaceOrder(t.Context(), placement(lin, "k1", request("TEA-001")))
+			require.NoError(t, err)
+		}
+		return encode(o)
+	}
+	placed, err := s.PlaceOrder(t.Context(), p)
+	require.NoError(t, err)
+	require.True(t, placed.Replayed, "the key was used meanwhile")
+	require.Equal(t, 7, try)
+	require.EqualValues(t, 2005, b.find(placed.OrderID).TotalMinor)
+	require.EqualValues(t, 1, b.count("SELECT count(*) FROM orders"))
+	b.requireSound()
+}
