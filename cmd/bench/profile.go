@@ -28,54 +28,66 @@ func modeNamed(name string) (mode, error) {
 	return mode{}, fmt.Errorf("there is no mode %q: choose from %s", name, strings.Join(names, "; "))
 }
 
+// newProfiledBed is a bed whose Postgres counts what its statements take.
+func (f *commonFlags) newProfiledBed(ctx context.Context, stdio stdio) (*bed, error) {
+	b, err := f.newBedWith(ctx, stdio, 1, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
+	if err != nil {
+		return nil, err
+	}
+	if err := b.exec(ctx, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"); err != nil {
+		return nil, errors.Join(err, b.close(ctx))
+	}
+	return b, nil
+}
+
+// profile writes a CPU profile of f to a file, and prints what f returns, the processor time each of its orders took, and what Postgres
+// and its sessions did meanwhile.
+func (b *bed) profile(ctx context.Context, out io.Writer, file string, f func() (summary string, orders float64, err error)) (err error) {
+	to, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	if err := pprof.StartCPUProfile(to); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	waits := b.watchWaits(ctx)
+	before, postgres := cpuTime(os.Getpid()), cpuTime(b.postgresPIDs()...)
+	summary, orders, err := f()
+	if err := errors.Join(err, waits.stop()); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "%s; processor time an order: Go %.0f us, Postgres %.0f us\n", summary,
+		float64((cpuTime(os.Getpid())-before).Microseconds())/orders, float64((cpuTime(b.postgresPIDs()...)-postgres).Microseconds())/orders)
+	waits.print(out)
+	return b.statements(ctx, out)
+}
+
 // profile measures one mode and says where the time of this process and of Postgres went.
 func (c *pipelineCmd) profile(ctx context.Context, stdio stdio) (err error) {
 	m, err := modeNamed(c.Mode)
 	if err != nil {
 		return err
 	}
-	b, err := c.newBedWith(ctx, stdio, 1, map[string]string{"shared_preload_libraries": "pg_stat_statements"})
+	b, err := c.newProfiledBed(ctx, stdio)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close(ctx)) }()
-	if err := b.exec(ctx, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements"); err != nil {
-		return err
-	}
-	f, err := os.Create(c.Profile)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := pprof.StartCPUProfile(f); err != nil {
-		return err
-	}
-	defer pprof.StopCPUProfile()
-	waits := b.watchWaits(ctx)
-	before, postgres := cpuTime(os.Getpid()), cpuTime(b.postgresPIDs()...)
-	rate := c.Rate
-	var took time.Duration
-	if c.Rate > 0 {
+	return b.profile(ctx, stdio.out, c.Profile, func() (string, float64, error) {
+		if c.Rate == 0 {
+			rate, err := c.measure(ctx, b, m)
+			return fmt.Sprintf("%s: %.0f orders/s", m.name, rate), rate * (c.Time + warmUp).Seconds(), err
+		}
 		h, err := c.measureLatency(ctx, b, m, c.Rate)
 		if err != nil {
-			return errors.Join(err, waits.stop())
+			return "", 0, err
 		}
-		took = 2*time.Second + max(c.Time, 10*time.Second)
-		fmt.Fprintf(stdio.out, "post to completed: p50 %.1f ms, p90 %.1f, p99 %.1f, most %.1f, of %d\n", float64(h.ValueAtQuantile(50))/1000,
-			float64(h.ValueAtQuantile(90))/1000, float64(h.ValueAtQuantile(99))/1000, float64(h.Max())/1000, h.TotalCount())
-	} else {
-		if rate, err = c.measure(ctx, b, m); err != nil {
-			return errors.Join(err, waits.stop())
-		}
-		took = c.Time + warmUp
-	}
-	fmt.Fprintf(stdio.out, "%s: %.0f orders/s; processor time an order: Go %.0f us, Postgres %.0f us\n", m.name, rate,
-		float64((cpuTime(os.Getpid())-before).Microseconds())/rate/took.Seconds(), float64((cpuTime(b.postgresPIDs()...)-postgres).Microseconds())/rate/took.Seconds())
-	if err := waits.stop(); err != nil {
-		return err
-	}
-	waits.print(stdio.out)
-	return b.statements(ctx, stdio.out)
+		ms := func(percentile float64) float64 { return float64(h.ValueAtQuantile(percentile)) / 1000 }
+		return fmt.Sprintf("%s: %.0f orders/s, post to completed p50 %.1f ms, p90 %.1f, p99 %.1f, most %.1f, of %d", m.name, c.Rate,
+			ms(50), ms(90), ms(99), ms(100), h.TotalCount()), c.Rate * (2*time.Second + max(c.Time, 10*time.Second)).Seconds(), nil
+	})
 }
 
 // waits are what the sessions of a Postgres were seen doing.

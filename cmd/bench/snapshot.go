@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,9 @@ type snapshotCmd struct {
 	SKUs int           `name:"skus" default:"1000" help:"Products that orders are spread over."`
 	Held time.Duration `default:"2m" help:"How long the old snapshot stays open."`
 	Load float64       `default:"0.5" help:"Orders to offer, as a part of what the pipeline takes at most."`
+
+	Profile string  `placeholder:"FILE" help:"Measure nothing but one time with a snapshot held: write a CPU profile of it to FILE, print what Postgres did and what its sessions waited for."`
+	Rate    float64 `default:"1000" help:"Orders a second to offer while profiling."`
 }
 
 // Validate is called by kong.
@@ -43,6 +47,9 @@ type steady struct {
 
 // Run measures.
 func (c *snapshotCmd) Run(ctx context.Context, stdio stdio) (err error) {
+	if c.Profile != "" {
+		return c.profile(ctx, stdio)
+	}
 	b, err := c.newBed(ctx, stdio, 3*c.Rounds)
 	if err != nil {
 		return err
@@ -101,6 +108,20 @@ func (c *snapshotCmd) Run(ctx context.Context, stdio stdio) (err error) {
 	r.add("drained under the same load after", "s", drained...)
 	r.atMost("seconds until the backlog drained, of all rounds", slices.Max(drained), 60)
 	return r.write(stdio.out, c.JSON)
+}
+
+// profile measures once and says where the time of this process and of Postgres went.
+func (c *snapshotCmd) profile(ctx context.Context, stdio stdio) (err error) {
+	b, err := c.newProfiledBed(ctx, stdio)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close(ctx)) }()
+	return b.profile(ctx, stdio.out, c.Profile, func() (string, float64, error) {
+		s, err := c.measure(ctx, b, c.Rate, math.Inf(1))
+		return fmt.Sprintf("a snapshot held: %.0f orders/s acknowledged, %.0f completed, %.0f left", s.offered, s.completed, s.left),
+			s.completed * c.Held.Seconds(), err
+	})
 }
 
 // measure offers orders at a rate for the time that a snapshot is held. With few above 0 a snapshot is held, and then the backlog is

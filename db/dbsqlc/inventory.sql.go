@@ -299,16 +299,7 @@ func (q *Queries) LockQueuedOrders(ctx context.Context, arg LockQueuedOrdersPara
 }
 
 const moveStock = `-- name: MoveStock :exec
-UPDATE inventory_levels l
-SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
-FROM (
-    SELECT x.sku, x.location, d.on_hand, d.reserved
-    FROM inventory_levels x
-    JOIN (SELECT unnest($1::text[]) AS sku, unnest($2::text[]) AS location, unnest($3::bigint[]) AS on_hand,
-                 unnest($4::bigint[]) AS reserved) d ON d.sku = x.sku AND d.location = x.location
-    ORDER BY x.sku, x.location FOR UPDATE OF x
-) m
-WHERE l.sku = m.sku AND l.location = m.location
+SELECT move_stock($1::text[], $2::text[], $3::bigint[], $4::bigint[])
 `
 
 type MoveStockParams struct {
@@ -318,7 +309,6 @@ type MoveStockParams struct {
 	Reserveds []int64
 }
 
-// The subquery locks the levels in the order of SKU and location before the first of them changes.
 func (q *Queries) MoveStock(ctx context.Context, arg MoveStockParams) error {
 	_, err := q.db.Exec(ctx, moveStock,
 		arg.Skus,

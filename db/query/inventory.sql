@@ -45,17 +45,7 @@ SELECT * FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM
 ORDER BY sku, location FOR UPDATE;
 
 -- name: MoveStock :exec
--- The subquery locks the levels in the order of SKU and location before the first of them changes.
-UPDATE inventory_levels l
-SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
-FROM (
-    SELECT x.sku, x.location, d.on_hand, d.reserved
-    FROM inventory_levels x
-    JOIN (SELECT unnest(@skus::text[]) AS sku, unnest(@locations::text[]) AS location, unnest(@on_hands::bigint[]) AS on_hand,
-                 unnest(@reserveds::bigint[]) AS reserved) d ON d.sku = x.sku AND d.location = x.location
-    ORDER BY x.sku, x.location FOR UPDATE OF x
-) m
-WHERE l.sku = m.sku AND l.location = m.location;
+SELECT move_stock(@skus::text[], @locations::text[], @on_hands::bigint[], @reserveds::bigint[]);
 
 -- name: Levels :many
 SELECT * FROM inventory_levels WHERE sku = @sku ORDER BY location;
