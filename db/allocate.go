@@ -44,6 +44,7 @@ type turn struct {
 	allocated int64
 	more      bool
 	shelf     *millrace.Shelf
+	places    map[[2]string]string // of the levels on the shelf, see changeSet
 }
 
 // allocate serves, in one transaction, the next orders of the queue and those of ids that missed their turn because an operator held them
@@ -56,7 +57,7 @@ func (s *Store) allocate(ctx context.Context, ids []uuid.UUID) (served []*millra
 			return nil, err
 		}
 		more = t.more
-		w := changeSet{whole: true} // an order that waits for stock has nothing but its lines
+		w := changeSet{whole: true, places: t.places} // an order that waits for stock has nothing but its lines
 		at := s.now()
 		last := t.allocated
 		for _, o := range t.orders {
@@ -81,7 +82,7 @@ func (s *Store) lockTurn(ctx context.Context, ids []uuid.UUID) ([]question, func
 	var allocated int64
 	var orders []dbsqlc.Order
 	var lines []dbsqlc.OrderLine
-	var levels []dbsqlc.InventoryLevel
+	var levels []dbsqlc.LockQueuedLevelsRow
 	p := dbsqlc.LockQueuedOrdersParams{Ids: ids, PageSize: int32(s.config.MaxGroup)}
 	questions := []question{func(c dbsqlc.DBTX) (err error) {
 		allocated, err = dbsqlc.New(c).LockAllocation(ctx, ids)
@@ -132,7 +133,7 @@ const nobodyWaits = -1
 // fill gives the orders their lines, and the turn the shelf. The lines and the levels were asked for before it was known whose: where
 // whoever made the turn worth taking does not wait any more by the time that these questions come up, the answers are empty, and both
 // are asked for again.
-func (t *turn) fill(ctx context.Context, c sender, lines []dbsqlc.OrderLine, levels []dbsqlc.InventoryLevel) error {
+func (t *turn) fill(ctx context.Context, c sender, lines []dbsqlc.OrderLine, levels []dbsqlc.LockQueuedLevelsRow) error {
 	orders := make(map[uuid.UUID]*millrace.Order, len(t.orders))
 	ids := make([]uuid.UUID, len(t.orders))
 	for i, o := range t.orders {
@@ -148,8 +149,12 @@ func (t *turn) fill(ctx context.Context, c sender, lines []dbsqlc.OrderLine, lev
 			rows, err := dbsqlc.New(c).Lines(ctx, ids)
 			addLines(orders, rows)
 			return err
-		}, func(c dbsqlc.DBTX) (err error) {
-			levels, err = dbsqlc.New(c).LockLevels(ctx, ids)
+		}, func(c dbsqlc.DBTX) error {
+			rows, err := dbsqlc.New(c).LockLevels(ctx, ids)
+			levels = levels[:0]
+			for _, r := range rows {
+				levels = append(levels, dbsqlc.LockQueuedLevelsRow(r))
+			}
 			return err
 		})
 		if err != nil {
@@ -157,7 +162,9 @@ func (t *turn) fill(ctx context.Context, c sender, lines []dbsqlc.OrderLine, lev
 		}
 	}
 	stock := make([]millrace.InventoryLevel, len(levels))
+	t.places = make(map[[2]string]string, len(levels))
 	for i, r := range levels {
+		t.places[[2]string{r.Sku, r.Location}] = r.Place
 		stock[i] = millrace.InventoryLevel{SKU: r.Sku, Location: r.Location, OnHand: r.OnHand, Reserved: r.Reserved}
 	}
 	t.shelf = millrace.NewShelf(stock)

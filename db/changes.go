@@ -23,6 +23,7 @@ type changeSet struct {
 	reservations dbsqlc.UpsertReservationsParams
 	shipments    dbsqlc.UpsertShipmentsParams
 	stock        map[[2]string]millrace.StockMove // by SKU and location: a statement must not touch a row twice
+	places       map[[2]string]string             // where the transaction has locked them all; nil: it has not
 	jobs         []millrace.Job
 	allocated    int64 // up to which order stock has been offered; 0 where that did not change
 	whole        bool  // the orders have all parts that jobs need
@@ -171,13 +172,18 @@ func (w *changeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
 		}
 	}
 	updates := headers(w.orders)
-	moves := stockMoves(w.stock)
+	moves := w.stockMoves()
 	do(len(updates.Ids), func() error { return q.UpdateOrders(ctx, updates) })
 	do(len(w.events.OrderIds), func() error { return q.InsertEvents(ctx, w.events) })
 	do(len(w.transactions.OrderIds), func() error { return q.UpsertTransactions(ctx, w.transactions) })
 	do(len(w.reservations.OrderIds), func() error { return q.UpsertReservations(ctx, w.reservations) })
 	do(len(w.shipments.OrderIds), func() error { return q.UpsertShipments(ctx, w.shipments) })
-	do(len(moves.Skus), func() error { return q.MoveStock(ctx, moves) })
+	do(len(moves.OnHands), func() error {
+		if w.places == nil {
+			return q.MoveStock(ctx, moves.MoveStockParams)
+		}
+		return q.MoveLockedStock(ctx, dbsqlc.MoveLockedStockParams{Places: moves.places, OnHands: moves.OnHands, Reserveds: moves.Reserveds})
+	})
 	do(int(min(w.allocated, 1)), func() error { return q.SetAllocated(ctx, w.allocated) })
 	return err
 }
@@ -199,9 +205,14 @@ func headers(orders map[uuid.UUID]*millrace.Order) dbsqlc.UpdateOrdersParams {
 	return p
 }
 
-func stockMoves(moves map[[2]string]millrace.StockMove) dbsqlc.MoveStockParams {
-	var p dbsqlc.MoveStockParams
-	for _, m := range moves {
+// stockMoves are columns, with the place of each level if these are known.
+type stockMoves struct {
+	dbsqlc.MoveStockParams
+	places []string
+}
+
+func (w *changeSet) stockMoves() (p stockMoves) {
+	for level, m := range w.stock {
 		if m.OnHand == 0 && m.Reserved == 0 {
 			continue
 		}
@@ -209,6 +220,7 @@ func stockMoves(moves map[[2]string]millrace.StockMove) dbsqlc.MoveStockParams {
 		p.Locations = append(p.Locations, m.Location)
 		p.OnHands = append(p.OnHands, m.OnHand)
 		p.Reserveds = append(p.Reserveds, m.Reserved)
+		p.places = append(p.places, w.places[level])
 	}
 	return p
 }

@@ -168,25 +168,34 @@ func (q *Queries) LockLevel(ctx context.Context, arg LockLevelParams) (Inventory
 }
 
 const lockLevels = `-- name: LockLevels :many
-SELECT sku, location, on_hand, reserved FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM order_lines l WHERE l.order_id = ANY ($1::uuid[])))
+SELECT sku, location, on_hand, reserved, ctid::text AS place FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM order_lines l WHERE l.order_id = ANY ($1::uuid[])))
 ORDER BY sku, location FOR UPDATE
 `
 
+type LockLevelsRow struct {
+	Sku      string
+	Location string
+	OnHand   int64
+	Reserved int64
+	Place    string
+}
+
 // Of all that the orders ask for. An array, since the planner would join the whole table.
-func (q *Queries) LockLevels(ctx context.Context, orderIds []uuid.UUID) ([]InventoryLevel, error) {
+func (q *Queries) LockLevels(ctx context.Context, orderIds []uuid.UUID) ([]LockLevelsRow, error) {
 	rows, err := q.db.Query(ctx, lockLevels, orderIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []InventoryLevel
+	var items []LockLevelsRow
 	for rows.Next() {
-		var i InventoryLevel
+		var i LockLevelsRow
 		if err := rows.Scan(
 			&i.Sku,
 			&i.Location,
 			&i.OnHand,
 			&i.Reserved,
+			&i.Place,
 		); err != nil {
 			return nil, err
 		}
@@ -203,7 +212,7 @@ WITH turn AS (
     SELECT greatest(value, $3::bigint) AS allocated FROM counters
     WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY ($1::uuid[]) AND o.status = 'pending')
 )
-SELECT sku, location, on_hand, reserved FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM turn, order_lines l
+SELECT sku, location, on_hand, reserved, ctid::text AS place FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM turn, order_lines l
     WHERE l.order_id = ANY ($1::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT $2))))
 ORDER BY sku, location FOR UPDATE
 `
@@ -214,21 +223,30 @@ type LockQueuedLevelsParams struct {
 	OutOfTurn int64
 }
 
-// Of all that the orders of QueuedLines ask for, as LockLevels has them.
-func (q *Queries) LockQueuedLevels(ctx context.Context, arg LockQueuedLevelsParams) ([]InventoryLevel, error) {
+type LockQueuedLevelsRow struct {
+	Sku      string
+	Location string
+	OnHand   int64
+	Reserved int64
+	Place    string
+}
+
+// Of all that the orders of QueuedLines ask for, as LockLevels has them: each with its place in the table, which it keeps while it is locked.
+func (q *Queries) LockQueuedLevels(ctx context.Context, arg LockQueuedLevelsParams) ([]LockQueuedLevelsRow, error) {
 	rows, err := q.db.Query(ctx, lockQueuedLevels, arg.Ids, arg.PageSize, arg.OutOfTurn)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []InventoryLevel
+	var items []LockQueuedLevelsRow
 	for rows.Next() {
-		var i InventoryLevel
+		var i LockQueuedLevelsRow
 		if err := rows.Scan(
 			&i.Sku,
 			&i.Location,
 			&i.OnHand,
 			&i.Reserved,
+			&i.Place,
 		); err != nil {
 			return nil, err
 		}
@@ -298,8 +316,41 @@ func (q *Queries) LockQueuedOrders(ctx context.Context, arg LockQueuedOrdersPara
 	return items, nil
 }
 
+const moveLockedStock = `-- name: MoveLockedStock :exec
+WITH moved AS (
+    UPDATE inventory_levels l
+    SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
+    FROM (SELECT unnest($1::text[])::tid AS place, unnest($2::bigint[]) AS on_hand, unnest($3::bigint[]) AS reserved) m
+    WHERE l.ctid = m.place
+    RETURNING 1
+)
+SELECT 1 / (count(*) = cardinality($1::text[]))::integer FROM moved
+`
+
+type MoveLockedStockParams struct {
+	Places    []string
+	OnHands   []int64
+	Reserveds []int64
+}
+
+// The same of levels that the transaction has locked, where they were found then: they cannot have moved. The division fails where one of them
+// is not there after all.
+func (q *Queries) MoveLockedStock(ctx context.Context, arg MoveLockedStockParams) error {
+	_, err := q.db.Exec(ctx, moveLockedStock, arg.Places, arg.OnHands, arg.Reserveds)
+	return err
+}
+
 const moveStock = `-- name: MoveStock :exec
-SELECT move_stock($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+UPDATE inventory_levels l
+SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
+FROM (
+    SELECT x.sku, x.location, d.on_hand, d.reserved
+    FROM inventory_levels x
+    JOIN (SELECT unnest($1::text[]) AS sku, unnest($2::text[]) AS location, unnest($3::bigint[]) AS on_hand,
+                 unnest($4::bigint[]) AS reserved) d ON d.sku = x.sku AND d.location = x.location
+    ORDER BY x.sku, x.location FOR UPDATE OF x
+) m
+WHERE l.sku = m.sku AND l.location = m.location
 `
 
 type MoveStockParams struct {
@@ -309,6 +360,7 @@ type MoveStockParams struct {
 	Reserveds []int64
 }
 
+// The subquery locks the levels in the order of SKU and location before the first of them changes.
 func (q *Queries) MoveStock(ctx context.Context, arg MoveStockParams) error {
 	_, err := q.db.Exec(ctx, moveStock,
 		arg.Skus,

@@ -30,22 +30,44 @@ WHERE l.order_id = ANY (@ids::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.
 ORDER BY l.order_id, l.n;
 
 -- name: LockQueuedLevels :many
--- Of all that the orders of QueuedLines ask for, as LockLevels has them.
+-- Of all that the orders of QueuedLines ask for, as LockLevels has them: each with its place in the table, which it keeps while it is locked.
 WITH turn AS (
     SELECT greatest(value, @out_of_turn::bigint) AS allocated FROM counters
     WHERE name = 'allocated' AND EXISTS (SELECT FROM orders o WHERE o.id = ANY (@ids::uuid[]) AND o.status = 'pending')
 )
-SELECT * FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM turn, order_lines l
+SELECT sku, location, on_hand, reserved, ctid::text AS place FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM turn, order_lines l
     WHERE l.order_id = ANY (@ids::uuid[] || ARRAY(SELECT q.id FROM orders q WHERE q.received_seq > (SELECT allocated FROM turn) ORDER BY q.received_seq LIMIT @page_size))))
 ORDER BY sku, location FOR UPDATE;
 
 -- name: LockLevels :many
 -- Of all that the orders ask for. An array, since the planner would join the whole table.
-SELECT * FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM order_lines l WHERE l.order_id = ANY (@order_ids::uuid[])))
+SELECT sku, location, on_hand, reserved, ctid::text AS place FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM order_lines l WHERE l.order_id = ANY (@order_ids::uuid[])))
 ORDER BY sku, location FOR UPDATE;
 
 -- name: MoveStock :exec
-SELECT move_stock(@skus::text[], @locations::text[], @on_hands::bigint[], @reserveds::bigint[]);
+-- The subquery locks the levels in the order of SKU and location before the first of them changes.
+UPDATE inventory_levels l
+SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
+FROM (
+    SELECT x.sku, x.location, d.on_hand, d.reserved
+    FROM inventory_levels x
+    JOIN (SELECT unnest(@skus::text[]) AS sku, unnest(@locations::text[]) AS location, unnest(@on_hands::bigint[]) AS on_hand,
+                 unnest(@reserveds::bigint[]) AS reserved) d ON d.sku = x.sku AND d.location = x.location
+    ORDER BY x.sku, x.location FOR UPDATE OF x
+) m
+WHERE l.sku = m.sku AND l.location = m.location;
+
+-- name: MoveLockedStock :exec
+-- The same of levels that the transaction has locked, where they were found then: they cannot have moved. The division fails where one of them
+-- is not there after all.
+WITH moved AS (
+    UPDATE inventory_levels l
+    SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
+    FROM (SELECT unnest(@places::text[])::tid AS place, unnest(@on_hands::bigint[]) AS on_hand, unnest(@reserveds::bigint[]) AS reserved) m
+    WHERE l.ctid = m.place
+    RETURNING 1
+)
+SELECT 1 / (count(*) = cardinality(@places::text[]))::integer FROM moved;
 
 -- name: Levels :many
 SELECT * FROM inventory_levels WHERE sku = @sku ORDER BY location;
