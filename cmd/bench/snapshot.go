@@ -25,8 +25,8 @@ type snapshotCmd struct {
 
 // Validate is called by kong.
 func (c *snapshotCmd) Validate() error {
-	if c.Held < time.Second || c.Load <= 0 {
-		return errors.New("--held must be a second at least, and --load above 0")
+	if c.Held < time.Second || c.Load <= 0 || c.Rate <= 0 {
+		return errors.New("--held must be a second at least, and --load and --rate above 0")
 	}
 	return nil
 }
