@@ -1,9 +1,11 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/riverqueue/river/riverdriver"
@@ -39,29 +41,54 @@ type executor struct {
 // JobGetAvailable is how River fetches. It brings the jobs that were handed to this process' workers at once, and looks in Postgres for
 // others if there may be some, a cooldown after the last look.
 func (e executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
-	handed, look := e.local.take(p.Queue, p.ClientID, p.MaxToLock, e.cooldown)
+	begin, look := e.local.take(p.Queue, p.ClientID, p.MaxToLock, e.cooldown)
 	for look > 0 {
 		if err := sleep(ctx, look); err != nil {
 			return nil, err
 		}
-		handed, look = e.local.take(p.Queue, p.ClientID, p.MaxToLock, e.cooldown)
+		begin, look = e.local.take(p.Queue, p.ClientID, p.MaxToLock, e.cooldown)
 	}
-	if look == lookNot {
-		return &riverdriver.JobGetAvailableResult{Jobs: handed}, nil
+	if look == lookNow {
+		found, err := e.look(ctx, p)
+		if err != nil && len(begin) == 0 {
+			return nil, err
+		} // what was handed over is nobody else's
+		begin = append(found, begin...)
 	}
-	rest := *p
-	rest.MaxToLock -= len(handed)
-	found, err := e.Executor.JobGetAvailable(ctx, &rest)
-	if err != nil {
-		e.local.looked(p.Queue, 0, false)
-		if len(handed) > 0 { // which are nobody else's
-			return &riverdriver.JobGetAvailableResult{Jobs: handed}, nil
+	result := &riverdriver.JobGetAvailableResult{}
+	for _, h := range begin {
+		result.Jobs = append(result.Jobs, h.job)
+		if h.decodeErr != nil {
+			if result.DecodeErrors == nil {
+				result.DecodeErrors = make(map[int64]error)
+			}
+			result.DecodeErrors[h.job.ID] = h.decodeErr
 		}
+	}
+	return result, nil
+}
+
+// look looks in Postgres for jobs and returns those to begin now.
+func (e executor) look(ctx context.Context, p *riverdriver.JobGetAvailableParams) ([]handed, error) {
+	more := *p
+	more.MaxToLock = e.local.want(p.Queue)
+	result, err := e.Executor.JobGetAvailable(ctx, &more)
+	if err != nil {
+		e.local.looked(p.Queue, nil, false)
 		return nil, err
 	}
-	e.local.looked(p.Queue, len(found.Jobs), len(found.Jobs) < rest.MaxToLock)
-	found.Jobs = append(found.Jobs, handed...)
-	return found, nil
+	slices.SortFunc(result.Jobs, inTurn)
+	at := time.Now()
+	found := make([]handed, len(result.Jobs))
+	for i, j := range result.Jobs {
+		found[i] = handed{job: j, at: at, decodeErr: result.DecodeErrors[j.ID]}
+	}
+	return e.local.looked(p.Queue, found, len(found) < more.MaxToLock), nil
+}
+
+// inTurn compares jobs as River orders them where it chooses those to fetch.
+func inTurn(a, b *rivertype.JobRow) int {
+	return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.ScheduledAt.Compare(b.ScheduledAt), cmp.Compare(a.ID, b.ID))
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

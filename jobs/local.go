@@ -29,26 +29,35 @@ type Local struct {
 // desk is what is known of a queue's workers in this process.
 type desk struct {
 	free    int       // workers with nothing to do after the last fetch
-	claimed int       // of them, for jobs that are not committed yet
+	claimed int       // of them, or ahead of them, for jobs that are not committed yet
 	fetched time.Time // when they last asked for jobs
-	handed  []handed
+	handed  []handed  // in the order in which they are to be begun
 
 	looked  time.Time // when they last looked in Postgres
 	drained bool      // and found no more than they could take
 	due     bool      // word came of jobs in Postgres
+
+	ahead int       // how many jobs may lie here while no worker is free: as many as are begun in paceWindow
+	begun int       // since the time below
+	since time.Time // when ahead was set
 }
+
+// paceWindow is how long jobs that lie at a desk may have to wait, if workers go on as they did.
+const paceWindow = 200 * time.Millisecond
 
 // handed is a job that a worker is to begin.
 type handed struct {
-	job *rivertype.JobRow
-	at  time.Time
+	job       *rivertype.JobRow
+	at        time.Time
+	decodeErr error // of a job that Postgres has and nobody can read
 }
 
 // Workers that have not asked for jobs for so long have stopped or are paused: none is claimed. They look in Postgres at least as often.
 const askAgain = time.Second / 2
 
-// A job that was handed to workers which then did not ask for any is not begun after so long: it may be taken for lost, see rescueAfter.
-const handedFor = rescueAfter / 2
+// A job that was handed to workers which then did not ask for any is not begun after so long: it may be taken for lost, see rescueAfter. It is
+// longer than a call to a provider takes at most, so that what lies at the desk while all workers wait for one is not lost.
+const handedFor = jobTimeout
 
 // desk is called with the lock held.
 func (l *Local) desk(queue string) *desk {
@@ -63,12 +72,13 @@ func (l *Local) desk(queue string) *desk {
 	return d
 }
 
-// Claim is part of db.Workers. No worker is claimed where jobs wait in Postgres, whose turn it is first.
+// Claim is part of db.Workers. It is for a worker that is free, or for one that soon will be. No worker is claimed where jobs wait in
+// Postgres, whose turn it is first.
 func (l *Local) Claim(queue string) (by string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d := l.desk(queue)
-	if !l.open || !d.drained || d.claimed+len(d.handed) >= d.free || time.Since(d.fetched) > askAgain {
+	if !l.open || !d.drained || d.claimed+len(d.handed) >= d.free+d.ahead || time.Since(d.fetched) > askAgain {
 		return "", false
 	}
 	d.claimed++
@@ -110,7 +120,7 @@ func (l *Local) Hand(jobs []*rivertype.JobRow) {
 	now := time.Now()
 	for _, j := range jobs {
 		d := l.desk(j.Queue)
-		d.handed = append(d.handed, handed{j, now})
+		d.handed = append(d.handed, handed{job: j, at: now})
 		l.tell(j.Queue)
 		l.endClaim(j.Queue)
 	}
@@ -162,21 +172,19 @@ const (
 	lookNot time.Duration = -1
 )
 
-// take gives a queue's workers, of which some are free, the jobs that were handed to them, and says whether to look in Postgres for more.
-// Where that is due and the last look not a cooldown ago, it says in how long to take again, or has the workers ask again if it gave them
-// jobs.
-func (l *Local) take(queue, by string, free int, cooldown time.Duration) (jobs []*rivertype.JobRow, look time.Duration) {
+// take gives a queue's workers, of which some are free, the jobs at their desk, and says whether to look in Postgres for more. Where that is
+// due and the last look not a cooldown ago, it says in how long to take again, or has the workers ask again if it gave them jobs.
+func (l *Local) take(queue, by string, free int, cooldown time.Duration) (jobs []handed, look time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	d := l.desk(queue)
 	d.handed = slices.DeleteFunc(d.handed, func(h handed) bool { return now.Sub(h.at) > handedFor })
 	n := min(len(d.handed), free)
-	for _, h := range d.handed[:n] {
-		jobs = append(jobs, h.job)
-	}
+	jobs = slices.Clone(d.handed[:n])
 	d.handed = slices.Delete(d.handed, 0, n)
 	l.by, d.free, d.fetched = by, free-n, now
+	d.begin(n, now)
 	if d.free == 0 || n > 0 && !d.due && d.drained && now.Sub(d.looked) < askAgain {
 		return jobs, lookNot
 	}
@@ -193,13 +201,38 @@ func (l *Local) take(queue, by string, free int, cooldown time.Duration) (jobs [
 	}
 }
 
-// looked says what a look in Postgres found: so many jobs, and whether these were all.
-func (l *Local) looked(queue string, found int, all bool) {
+// begin counts jobs that are begun.
+func (d *desk) begin(n int, now time.Time) {
+	d.begun += n
+	if passed := now.Sub(d.since); passed >= paceWindow {
+		d.ahead = int(int64(d.begun) * int64(paceWindow) / int64(passed))
+		d.begun, d.since = 0, now
+	}
+}
+
+// want is how many jobs to ask Postgres for: one for each free worker, and those to lie at the desk. That is what makes looks few where
+// many jobs wait: how many workers are free when the next ends is not known yet.
+func (l *Local) want(queue string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	d := l.desk(queue)
-	d.free -= found
+	return d.free + d.ahead
+}
+
+// looked takes what a look in Postgres found, and whether these were all, and returns those to begin now.
+func (l *Local) looked(queue string, found []handed, all bool) []handed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d := l.desk(queue)
 	d.drained = all
+	n := min(len(found), d.free)
+	d.free -= n
+	d.begin(n, time.Now())
+	if n < len(found) {
+		d.handed = append(slices.Clone(found[n:]), d.handed...) // they are older than what was handed over meanwhile
+		l.tell(queue)
+	}
+	return found[:n]
 }
 
 // start lets workers be claimed.

@@ -97,7 +97,7 @@ func job(id int64) *rivertype.JobRow { return &rivertype.JobRow{ID: id, Queue: "
 func (l *Local) ids(free int) (ids []int64, look bool) {
 	jobs, again := l.take("payment", "me", free, 0)
 	for _, j := range jobs {
-		ids = append(ids, j.ID)
+		ids = append(ids, j.job.ID)
 	}
 	return ids, again == lookNow
 }
@@ -123,7 +123,7 @@ func TestWhichWorkersCanBeClaimed(t *testing.T) {
 			t.Helper()
 			_, look := l.ids(free)
 			require.True(t, look)
-			l.looked("payment", found, found < free)
+			l.looked("payment", make([]handed, found), found < free)
 		}
 		asks(3, 1)
 		requireClaim(t, l, "inventory", false)
@@ -181,7 +181,7 @@ func TestWhenAFetchLooksInPostgres(t *testing.T) {
 			require.Equal(t, want, ids)
 			require.Equal(t, look, looks)
 			if looks {
-				l.looked("payment", 0, true)
+				l.looked("payment", nil, true)
 			}
 		}
 		expect(true)
@@ -221,7 +221,7 @@ func TestLooksInPostgresAreACooldownApart(t *testing.T) {
 		take := func() (int, time.Duration) {
 			jobs, look := l.take("payment", "me", 5, cooldown)
 			if look == lookNow {
-				l.looked("payment", 0, true)
+				l.looked("payment", nil, true)
 			}
 			return len(jobs), look
 		}
@@ -265,7 +265,7 @@ func TestWhatStoppedWorkersLeave(t *testing.T) {
 		l := &Local{}
 		l.start()
 		l.ids(5)
-		l.looked("payment", 0, true)
+		l.looked("payment", nil, true)
 		for range 4 {
 			requireClaim(t, l, "payment", true)
 		}
@@ -283,12 +283,77 @@ func TestWhatStoppedWorkersLeave(t *testing.T) {
 
 		l.start()
 		l.ids(5)
-		l.looked("payment", 0, true)
+		l.looked("payment", nil, true)
 		requireClaim(t, l, "payment", true)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.Empty(t, l.leftovers(ctx)) // who never ends a claim is not waited for
 		l.Release([]string{"payment"})
+	})
+}
+
+// While all workers are busy, as many jobs may lie at their desk as they begin in a moment: those that are added, and those that a look in
+// Postgres finds, which are older. They are begun in their order.
+func TestJobsLieAtTheDeskOfBusyWorkers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := &Local{}
+		l.start()
+		hand := func(ids ...int64) {
+			t.Helper()
+			var jobs []*rivertype.JobRow
+			for _, id := range ids {
+				requireClaim(t, l, "payment", true)
+				jobs = append(jobs, job(id))
+			}
+			l.Hand(jobs)
+		}
+		look := func(wanted int, all bool, ids ...int64) (begun []int64) {
+			t.Helper()
+			require.Equal(t, wanted, l.want("payment"))
+			var found []handed
+			for _, id := range ids {
+				found = append(found, handed{job: job(id), at: time.Now()})
+			}
+			for _, h := range l.looked("payment", found, all) {
+				begun = append(begun, h.job.ID)
+			}
+			return begun
+		}
+		begins := func(free int, look bool, want ...int64) {
+			t.Helper()
+			ids, looks := l.ids(free)
+			require.Equal(t, want, ids)
+			require.Equal(t, look, looks)
+		}
+		begins(4, true)
+		look(4, true)
+		hand(1, 2, 3, 4)
+		requireClaim(t, l, "payment", false) // nothing is known of their pace
+		<-time.After(paceWindow)
+		begins(4, false, 1, 2, 3, 4)
+		hand(5, 6, 7, 8)
+		requireClaim(t, l, "payment", false) // four in a moment
+		begins(1, false, 5)
+		hand(9)
+		begins(4, false, 6, 7, 8, 9)
+
+		l.Announce("payment")
+		begins(2, true)
+		require.Equal(t, []int64{10, 11}, look(6, false, 10, 11, 12, 13, 14, 15))
+		requireClaim(t, l, "payment", false) // more may wait in Postgres
+		begins(3, false, 12, 13, 14)
+		begins(2, true, 15)
+		require.Equal(t, []int64{16}, look(5, true, 16, 17))
+		hand(18)
+		begins(5, false, 17, 18)
+
+		<-time.After(10 * paceWindow) // they have slowed down
+		begins(1, true)
+		look(2, true)
+		hand(19, 20)
+		requireClaim(t, l, "payment", false)
+		begins(2, false, 19, 20)
 	})
 }
 
@@ -351,7 +416,7 @@ func TestAFetchThatFailsLosesNothingThatWasHandedOver(t *testing.T) {
 	l.start()
 	_, look := l.ids(5)
 	require.True(t, look)
-	l.looked("payment", 0, true)
+	l.looked("payment", nil, true)
 	requireClaim(t, l, "payment", true)
 	l.Hand([]*rivertype.JobRow{job(1)})
 	l.Announce("payment")
