@@ -53,8 +53,8 @@ type Reservation struct {
 type StockMove struct {
 	SKU      string
 	Location string
-	OnHand   int64 // added to what is on hand
 	Reserved int64 // added to what is reserved
+	Shipped  int64 // taken off what is reserved and what is on hand
 }
 
 // Shelf is the stock from which orders are served one after another. It is built from locked inventory levels.

@@ -85,8 +85,8 @@ func (w *world) take(l *life) {
 	l.events = append(l.events, change.Events...)
 	l.jobs = append(l.jobs, change.Jobs...)
 	for _, m := range change.Stock {
-		w.levels[m.SKU].OnHand += m.OnHand
-		w.levels[m.SKU].Reserved += m.Reserved
+		w.levels[m.SKU].OnHand -= m.Shipped
+		w.levels[m.SKU].Reserved += m.Reserved - m.Shipped
 	}
 }
 

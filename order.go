@@ -178,7 +178,7 @@ func (o *Order) releaseStock() {
 // consumeStock takes what the order holds off the shelf.
 func (o *Order) consumeStock() {
 	o.settleReservations(ReservationConsumed, func(r Reservation) StockMove {
-		return StockMove{SKU: r.SKU, Location: r.Location, OnHand: -r.Quantity, Reserved: -r.Quantity}
+		return StockMove{SKU: r.SKU, Location: r.Location, Shipped: r.Quantity}
 	})
 }
 

@@ -266,7 +266,7 @@ func TestStockFollowsTheOrder(t *testing.T) {
 				s.run(t, o)
 				for _, m := range o.TakeChanges().Stock {
 					if m.SKU == "TEA-001" {
-						onHand, held = onHand+m.OnHand, held+m.Reserved
+						onHand, held = onHand-m.Shipped, held+m.Reserved-m.Shipped
 					}
 				}
 			}

@@ -23,7 +23,7 @@ CREATE TABLE products (
     updated_at  timestamptz NOT NULL
 );
 
--- Stock. What is reserved stays on hand until it ships. Nine tenths of a page are kept for what its levels become, so that few of their
+-- Stock, but for what shipped_stock has of it. What is reserved stays on hand until it ships. Nine tenths of a page are kept for what its levels become, so that few of their
 -- versions need an entry in the index.
 CREATE TABLE inventory_levels (
     sku      text NOT NULL REFERENCES products (sku),
@@ -33,6 +33,25 @@ CREATE TABLE inventory_levels (
     PRIMARY KEY (sku, location),
     CHECK (0 <= reserved AND reserved <= on_hand)
 ) WITH (fillfactor = 10);
+
+-- What has shipped and is not taken off the levels yet, neither off on_hand nor off reserved: what is available is the same before and after. One
+-- row for each transaction that shipped something, with as many elements in each array.
+CREATE TABLE shipped_stock (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    skus       text[] NOT NULL,
+    locations  text[] NOT NULL,
+    quantities bigint[] NOT NULL
+);
+
+-- Stock as it is.
+CREATE VIEW stock AS
+SELECT l.sku, l.location, (l.on_hand - coalesce(s.quantity, 0))::bigint AS on_hand, (l.reserved - coalesce(s.quantity, 0))::bigint AS reserved
+FROM inventory_levels l
+LEFT JOIN (
+    SELECT e.sku, e.location, sum(e.quantity) AS quantity
+    FROM (SELECT unnest(skus) AS sku, unnest(locations) AS location, unnest(quantities) AS quantity FROM shipped_stock) e
+    GROUP BY e.sku, e.location
+) s ON s.sku = l.sku AND s.location = l.location;
 
 -- Every change of on_hand that is not a shipment: with the consumed reservations it adds up to what is on hand.
 CREATE TABLE inventory_adjustments (

@@ -118,7 +118,7 @@ func (b *testBundle) requireSound() {
 		"orders without a customer":        `SELECT count(*) FROM orders o WHERE NOT EXISTS (SELECT FROM customers c WHERE c.id = o.customer_id)`,
 		"holes in received_seq":            `SELECT (SELECT value FROM counters WHERE name = 'received') - count(*) + abs(coalesce(max(received_seq), 0) - count(*)) FROM orders`,
 		"orders whose lines sum otherwise": `SELECT count(*) FROM orders o WHERE total_minor <> (SELECT sum(total_minor) FROM order_lines l WHERE l.order_id = o.id)`,
-		"stock levels that do not add up": `SELECT count(*) FROM inventory_levels l
+		"stock levels that do not add up": `SELECT count(*) FROM stock l
 			LEFT JOIN (SELECT sku, location, sum(delta) AS stocked FROM inventory_adjustments GROUP BY 1, 2) a USING (sku, location)
 			LEFT JOIN (SELECT sku, location, sum(quantity) FILTER (WHERE state = 'held') AS held, sum(quantity) FILTER (WHERE state = 'consumed') AS consumed
 			           FROM reservations GROUP BY 1, 2) r USING (sku, location)

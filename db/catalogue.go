@@ -62,25 +62,48 @@ func (s *Store) SetStock(ctx context.Context, sku, location string, onHand int64
 		if err := q.CreateLevel(ctx, dbsqlc.CreateLevelParams{Sku: sku, Location: location}); err != nil {
 			return err
 		}
-		before, err := q.LockLevel(ctx, dbsqlc.LockLevelParams{Sku: sku, Location: location})
+		if err := q.LockLevel(ctx, dbsqlc.LockLevelParams{Sku: sku, Location: location}); err != nil {
+			return err
+		}
+		before, err := q.StockAt(ctx, dbsqlc.StockAtParams{Sku: sku, Location: location})
 		if err != nil {
 			return err
 		}
 		if onHand < before.Reserved {
 			return millrace.Errorf(millrace.CodeConflict, "Orders hold %d of %s at %s: no less can be on hand.", before.Reserved, sku, location)
 		}
-		after, err := q.SetOnHand(ctx, dbsqlc.SetOnHandParams{Sku: sku, Location: location, OnHand: onHand})
-		if err != nil {
-			return err
-		}
-		level = millrace.InventoryLevel{SKU: after.Sku, Location: after.Location, OnHand: after.OnHand, Reserved: after.Reserved}
+		level = millrace.InventoryLevel{SKU: sku, Location: location, OnHand: onHand, Reserved: before.Reserved}
 		if onHand == before.OnHand {
 			return nil
+		}
+		if err := q.MoveOnHand(ctx, dbsqlc.MoveOnHandParams{Sku: sku, Location: location, Delta: onHand - before.OnHand}); err != nil {
+			return err
 		}
 		return q.InsertAdjustment(ctx, dbsqlc.InsertAdjustmentParams{Sku: sku, Location: location, Delta: onHand - before.OnHand, Actor: actor, At: s.now()})
 	})
 	return level, translate(err)
 }
+
+// bookedAtOnce is of how many transactions BookShipped takes off what they shipped in one of its own: few enough that orders which want the
+// same products wait a moment only.
+const bookedAtOnce = 200
+
+// BookShipped takes what has shipped off the levels of stock. A step that ships only notes that, so that a level is written once for many
+// orders and no order waits for it; whoever reads stock reads it less what is noted.
+func (s *Store) BookShipped(ctx context.Context) error {
+	for {
+		booked, err := s.queries().BookShippedStock(ctx, bookedAtOnce)
+		if err != nil {
+			return translate(fmt.Errorf("book what has shipped: %w", err))
+		}
+		if booked < bookedAtOnce {
+			return nil
+		}
+	}
+}
+
+// Shipped has a value when something shipped that is to be booked.
+func (s *Store) Shipped() <-chan struct{} { return s.shipped }
 
 // ListStock lists the levels of a SKU by location, or CodeNotFound for an unknown SKU.
 func (s *Store) ListStock(ctx context.Context, sku string) ([]millrace.InventoryLevel, error) {
@@ -90,7 +113,7 @@ func (s *Store) ListStock(ctx context.Context, sku string) ([]millrace.Inventory
 	} else if !exists {
 		return nil, millrace.Errorf(millrace.CodeNotFound, "There is no product %s.", sku)
 	}
-	rows, err := q.Levels(ctx, sku)
+	rows, err := q.Stock(ctx, sku)
 	if err != nil {
 		return nil, translate(err)
 	}

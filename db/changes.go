@@ -77,7 +77,7 @@ func (w *changeSet) add(o *millrace.Order, c millrace.Changes) {
 	for _, m := range c.Stock {
 		k := [2]string{m.SKU, m.Location}
 		sum := w.stock[k]
-		w.stock[k] = millrace.StockMove{SKU: m.SKU, Location: m.Location, OnHand: sum.OnHand + m.OnHand, Reserved: sum.Reserved + m.Reserved}
+		w.stock[k] = millrace.StockMove{SKU: m.SKU, Location: m.Location, Reserved: sum.Reserved + m.Reserved, Shipped: sum.Shipped + m.Shipped}
 	}
 	w.jobs = append(w.jobs, c.Jobs...)
 }
@@ -172,18 +172,19 @@ func (w *changeSet) collect(ctx context.Context, q *dbsqlc.Queries) error {
 		}
 	}
 	updates := headers(w.orders)
-	moves := w.stockMoves()
+	reserved, shipped := w.stockMoves()
 	do(len(updates.Ids), func() error { return q.UpdateOrders(ctx, updates) })
 	do(len(w.events.OrderIds), func() error { return q.InsertEvents(ctx, w.events) })
 	do(len(w.transactions.OrderIds), func() error { return q.UpsertTransactions(ctx, w.transactions) })
 	do(len(w.reservations.OrderIds), func() error { return q.UpsertReservations(ctx, w.reservations) })
 	do(len(w.shipments.OrderIds), func() error { return q.UpsertShipments(ctx, w.shipments) })
-	do(len(moves.OnHands), func() error {
+	do(len(reserved.Quantities), func() error {
 		if w.places == nil {
-			return q.MoveStock(ctx, moves.MoveStockParams)
+			return q.ReserveStock(ctx, reserved.ReserveStockParams)
 		}
-		return q.MoveLockedStock(ctx, dbsqlc.MoveLockedStockParams{Places: moves.places, OnHands: moves.OnHands, Reserveds: moves.Reserveds})
+		return q.ReserveLockedStock(ctx, dbsqlc.ReserveLockedStockParams{Places: reserved.places, Quantities: reserved.Quantities})
 	})
+	do(len(shipped.Quantities), func() error { return q.InsertShippedStock(ctx, shipped) })
 	do(int(min(w.allocated, 1)), func() error { return q.SetAllocated(ctx, w.allocated) })
 	return err
 }
@@ -205,24 +206,38 @@ func headers(orders map[uuid.UUID]*millrace.Order) dbsqlc.UpdateOrdersParams {
 	return p
 }
 
-// stockMoves are columns, with the place of each level if these are known.
-type stockMoves struct {
-	dbsqlc.MoveStockParams
+// reservedStock is what is reserved more, or less, of levels, with the place of each if these are known.
+type reservedStock struct {
+	dbsqlc.ReserveStockParams
 	places []string
 }
 
-func (w *changeSet) stockMoves() (p stockMoves) {
+// stockMoves are the moves of stock as columns.
+func (w *changeSet) stockMoves() (reserved reservedStock, shipped dbsqlc.InsertShippedStockParams) {
 	for level, m := range w.stock {
-		if m.OnHand == 0 && m.Reserved == 0 {
-			continue
+		if m.Reserved != 0 {
+			reserved.Skus = append(reserved.Skus, m.SKU)
+			reserved.Locations = append(reserved.Locations, m.Location)
+			reserved.Quantities = append(reserved.Quantities, m.Reserved)
+			reserved.places = append(reserved.places, w.places[level])
 		}
-		p.Skus = append(p.Skus, m.SKU)
-		p.Locations = append(p.Locations, m.Location)
-		p.OnHands = append(p.OnHands, m.OnHand)
-		p.Reserveds = append(p.Reserveds, m.Reserved)
-		p.places = append(p.places, w.places[level])
+		if m.Shipped != 0 {
+			shipped.Skus = append(shipped.Skus, m.SKU)
+			shipped.Locations = append(shipped.Locations, m.Location)
+			shipped.Quantities = append(shipped.Quantities, m.Shipped)
+		}
 	}
-	return p
+	return reserved, shipped
+}
+
+// ships reports whether stock leaves the house.
+func (w *changeSet) ships() bool {
+	for _, m := range w.stock {
+		if m.Shipped != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // addressJSON is how an address is stored; nil for none.

@@ -367,6 +367,7 @@ func TestStockIsConservedWhateverHappens(t *testing.T) {
 		_, err := s.RescueStranded(ctx, []uuid.UUID{id}, "stranded", "job:sweep")
 		return err
 	}
+	book := func(ctx context.Context, s *db.Store, _ uuid.UUID) error { return s.BookShipped(ctx) }
 	any := func(r millrace.PaymentResult) deed {
 		return func(ctx context.Context, s *db.Store, id uuid.UUID) error {
 			return settle(1+rand.Int32N(4), r)(ctx, s, id)
@@ -375,7 +376,7 @@ func TestStockIsConservedWhateverHappens(t *testing.T) {
 	deeds := []deed{place, place, reserve, reserve, reserve, any(millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Captured: true}),
 		any(millrace.PaymentResult{Outcome: millrace.OutcomeApproved}), any(millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Captured: true}), declined, mustAct,
 		any(millrace.PaymentResult{Outcome: millrace.OutcomeUnknown}), labeled, labeled, noRate, inTransit, delivered, delivered, cancel, hold, release, release, resume, expire,
-		refund(1, "a"), refund(0, "b"), unlabel, stock, erase, sweep}
+		refund(1, "a"), refund(0, "b"), unlabel, stock, erase, sweep, book}
 	const workers, each = 12, 100
 	b.concurrently(workers, func(i int) error {
 		for range each {

@@ -82,6 +82,7 @@ type Store struct {
 	rehearsed atomic.Bool
 
 	justWritten justWritten
+	shipped     chan struct{} // see Shipped
 }
 
 // flushTimeout bounds one flush, and after flushPatience others do not wait for its end; commitTimeout bounds the wait for a commit that was
@@ -110,7 +111,7 @@ func NewStore(c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make River's client: %w", err)
 	}
-	s := &Store{config: c, pool: c.Pool, river: client}
+	s := &Store{config: c, pool: c.Pool, river: client, shipped: make(chan struct{}, 1)}
 	flushes := cmp.Or(c.Flushes, 2)
 	writes := group.NewLanes(flushes, c.MaxGroup/4, flushPatience)
 	limits := func(kind string, lanes *group.Lanes) group.Config {

@@ -212,10 +212,16 @@ func (s *Store) inTrips(ctx context.Context, first []question, decide func(sende
 	return err
 }
 
-// keep keeps orders that were just written for the workers who are handed jobs of theirs.
+// keep keeps orders that were just written for the workers who are handed jobs of theirs, and says that something shipped.
 func (s *Store) keep(w *changeSet, statements *writes, err error) {
 	if w == nil {
 		return
+	}
+	if err == nil && w.ships() {
+		select {
+		case s.shipped <- struct{}{}:
+		default: // it is known
+		}
 	}
 	for _, o := range w.orders {
 		if w.whole && err == nil && len(statements.claims) > 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -36,6 +37,7 @@ type Config struct {
 	CallTimeout   time.Duration // of one call to a provider (default 8 s); below JobTimeout
 	CheckEvery    time.Duration // between questions about a buyer or a parcel (default 15 s)
 	SweepEvery    time.Duration // between sweeps (default 1 min)
+	BookEvery     time.Duration // between two times that what has shipped is taken off the levels of stock (default 5 s)
 	KeepKeys      time.Duration // how long idempotency keys are kept (default 7 days)
 	KeepJobs      time.Duration // how long completed jobs are kept (default 10 min)
 	PollOnly      bool          // do without LISTEN, behind a pooler for instance
@@ -58,6 +60,9 @@ const (
 type Runner struct {
 	config Config
 	client *river.Client[pgx.Tx]
+
+	stopBooking context.CancelFunc
+	booking     sync.WaitGroup
 }
 
 // New makes a Runner.
@@ -74,6 +79,7 @@ func New(c Config) (*Runner, error) {
 	c.CallTimeout = cmp.Or(c.CallTimeout, 8*time.Second)
 	c.CheckEvery = cmp.Or(c.CheckEvery, 15*time.Second)
 	c.SweepEvery = cmp.Or(c.SweepEvery, time.Minute)
+	c.BookEvery = cmp.Or(c.BookEvery, 5*time.Second)
 	c.KeepKeys = cmp.Or(c.KeepKeys, 7*24*time.Hour)
 	c.KeepJobs = cmp.Or(c.KeepJobs, 10*time.Minute)
 	if c.CallTimeout >= jobTimeout {
@@ -84,7 +90,7 @@ func New(c Config) (*Runner, error) {
 		return nil, err
 	}
 	c.Local = cmp.Or(c.Local, &Local{})
-	r := &Runner{config: c}
+	r := &Runner{config: c, stopBooking: func() {}}
 	r.client, err = river.NewClient(driver{riverpgxv5.New(c.Pool), c.Local, c.FetchCooldown}, &river.Config{
 		Schema:                      migrations.RiverSchema,
 		Logger:                      c.Logger,
@@ -157,14 +163,35 @@ func (r *Runner) Start(ctx context.Context) error {
 	}
 	r.config.Local.start()
 	context.AfterFunc(ctx, r.config.Local.stop)
+	ctx, r.stopBooking = context.WithCancel(ctx)
+	r.booking.Go(func() { r.book(ctx) })
 	return nil
+}
+
+// book takes what has shipped off the levels of stock, a while after it did. What is left when it ends, or fails, the sweep finds.
+func (r *Runner) book(ctx context.Context) {
+	for {
+		select {
+		case <-r.config.Store.Shipped():
+		case <-ctx.Done():
+			return
+		}
+		if sleep(ctx, r.config.BookEvery) != nil {
+			return
+		}
+		if err := r.config.Store.BookShipped(ctx); err != nil && ctx.Err() == nil {
+			r.config.Logger.WarnContext(ctx, "what has shipped was not taken off the stock and will be later", "error", err)
+		}
+	}
 }
 
 // Stop takes no new jobs and waits for those that run; after softStopTimeout, or when ctx ends, their contexts are canceled and they
 // are handed back.
 func (r *Runner) Stop(ctx context.Context) error {
 	r.config.Local.stop()
+	r.stopBooking()
 	err := r.client.Stop(ctx)
+	r.booking.Wait()
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), softStopTimeout)
 		defer cancel()

@@ -151,7 +151,7 @@ func (b *testBundle) requireConserved() {
 	b.t.Helper()
 	var wrong int
 	require.NoError(b.t, b.pool.QueryRow(b.t.Context(), `
-		SELECT count(*) FROM inventory_levels l
+		SELECT count(*) FROM stock l
 		LEFT JOIN (SELECT sku, location, sum(delta) AS stocked FROM inventory_adjustments GROUP BY 1, 2) a USING (sku, location)
 		LEFT JOIN (SELECT sku, location, sum(quantity) FILTER (WHERE state = 'held') AS held, sum(quantity) FILTER (WHERE state = 'consumed') AS consumed
 		           FROM reservations GROUP BY 1, 2) r USING (sku, location)

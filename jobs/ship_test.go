@@ -181,3 +181,27 @@ func TestAnOrderWhoseAddressWasErasedIsHeld(t *testing.T) {
 	b.cancel(id)
 	b.requireNothingLeaves(b.find(id))
 }
+
+// What ships is taken off the levels of stock a while later by the process that shipped it, and by the sweep where that process is gone.
+func TestWhatShippedIsTakenOffTheStock(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]func(*jobs.Config){
+		"by who shipped": func(c *jobs.Config) { c.BookEvery = 10 * time.Millisecond },
+		"by the sweep":   func(c *jobs.Config) { c.BookEvery, c.SweepEvery = time.Hour, time.Second },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.stock("RARE-010", 10)
+			b.work(c)
+			for range 2 {
+				b.untilStatus(b.place("pm_ok", "GB", "RARE-010"), millrace.OrderCompleted)
+			}
+			require.Eventually(t, func() bool {
+				return b.count("SELECT count(*) FROM inventory_levels WHERE sku = 'RARE-010' AND on_hand = 8 AND reserved = 0") == 1
+			}, soon, 10*time.Millisecond)
+			b.untilQuiet()
+			b.requireConserved()
+		})
+	}
+}

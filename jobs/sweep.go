@@ -53,5 +53,5 @@ func (w *sweepWorker) Work(ctx context.Context, job *river.Job[millrace.SweepJob
 	if _, err := w.Store.DropOldKeys(ctx, now.Add(-w.KeepKeys)); err != nil {
 		return err
 	}
-	return nil
+	return w.Store.BookShipped(ctx) // what a process that is gone has left
 }

@@ -58,7 +58,7 @@ func (a *audit) requireSound(acknowledged []string) {
 	a.t.Helper()
 	require.EqualValues(a.t, len(acknowledged), a.count(`SELECT count(*) FROM orders WHERE id = ANY ($1::uuid[])`, acknowledged), "acknowledged orders that are there")
 	require.Zero(a.t, a.count(`
-		SELECT count(*) FROM inventory_levels l
+		SELECT count(*) FROM stock l
 		LEFT JOIN (SELECT sku, location, sum(delta) AS stocked FROM inventory_adjustments GROUP BY 1, 2) a USING (sku, location)
 		LEFT JOIN (SELECT sku, location, coalesce(sum(quantity) FILTER (WHERE state = 'held'), 0) AS held,
 		                  coalesce(sum(quantity) FILTER (WHERE state = 'consumed'), 0) AS consumed FROM reservations GROUP BY 1, 2) r USING (sku, location)

@@ -13,6 +13,36 @@ import (
 	"millrace"
 )
 
+const bookShippedStock = `-- name: BookShippedStock :one
+WITH booked AS (
+    DELETE FROM shipped_stock
+    WHERE id = ANY (ARRAY(SELECT s.id FROM shipped_stock s ORDER BY s.id LIMIT $1 FOR UPDATE SKIP LOCKED))
+    RETURNING skus, locations, quantities
+), shipped AS (
+    SELECT e.sku, e.location, sum(e.quantity)::bigint AS quantity
+    FROM (SELECT unnest(skus) AS sku, unnest(locations) AS location, unnest(quantities) AS quantity FROM booked) e
+    GROUP BY e.sku, e.location
+), moved AS (
+    UPDATE inventory_levels l
+    SET on_hand = l.on_hand - m.quantity, reserved = l.reserved - m.quantity
+    FROM (
+        SELECT x.sku, x.location, s.quantity FROM inventory_levels x JOIN shipped s ON s.sku = x.sku AND s.location = x.location
+        ORDER BY x.sku, x.location FOR UPDATE OF x
+    ) m
+    WHERE l.sku = m.sku AND l.location = m.location
+)
+SELECT count(*) FROM booked
+`
+
+// Takes what shipped first, of at most so many transactions, off the levels, and says of how many it was. Levels are locked in the order of SKU
+// and location, as by whoever reserves.
+func (q *Queries) BookShippedStock(ctx context.Context, pageSize int32) (int64, error) {
+	row := q.db.QueryRow(ctx, bookShippedStock, pageSize)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const createLevel = `-- name: CreateLevel :exec
 INSERT INTO inventory_levels (sku, location, on_hand) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING
 `
@@ -50,33 +80,19 @@ func (q *Queries) InsertAdjustment(ctx context.Context, arg InsertAdjustmentPara
 	return err
 }
 
-const levels = `-- name: Levels :many
-SELECT sku, location, on_hand, reserved FROM inventory_levels WHERE sku = $1 ORDER BY location
+const insertShippedStock = `-- name: InsertShippedStock :exec
+INSERT INTO shipped_stock (skus, locations, quantities) VALUES ($1, $2, $3)
 `
 
-func (q *Queries) Levels(ctx context.Context, sku string) ([]InventoryLevel, error) {
-	rows, err := q.db.Query(ctx, levels, sku)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []InventoryLevel
-	for rows.Next() {
-		var i InventoryLevel
-		if err := rows.Scan(
-			&i.Sku,
-			&i.Location,
-			&i.OnHand,
-			&i.Reserved,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
+type InsertShippedStockParams struct {
+	Skus       []string
+	Locations  []string
+	Quantities []int64
+}
+
+func (q *Queries) InsertShippedStock(ctx context.Context, arg InsertShippedStockParams) error {
+	_, err := q.db.Exec(ctx, insertShippedStock, arg.Skus, arg.Locations, arg.Quantities)
+	return err
 }
 
 const listProducts = `-- name: ListProducts :many
@@ -146,8 +162,8 @@ func (q *Queries) LockAllocation(ctx context.Context, ids []uuid.UUID) (int64, e
 	return value, err
 }
 
-const lockLevel = `-- name: LockLevel :one
-SELECT sku, location, on_hand, reserved FROM inventory_levels WHERE sku = $1 AND location = $2 FOR UPDATE
+const lockLevel = `-- name: LockLevel :exec
+SELECT FROM inventory_levels WHERE sku = $1 AND location = $2 FOR UPDATE
 `
 
 type LockLevelParams struct {
@@ -155,16 +171,9 @@ type LockLevelParams struct {
 	Location string
 }
 
-func (q *Queries) LockLevel(ctx context.Context, arg LockLevelParams) (InventoryLevel, error) {
-	row := q.db.QueryRow(ctx, lockLevel, arg.Sku, arg.Location)
-	var i InventoryLevel
-	err := row.Scan(
-		&i.Sku,
-		&i.Location,
-		&i.OnHand,
-		&i.Reserved,
-	)
-	return i, err
+func (q *Queries) LockLevel(ctx context.Context, arg LockLevelParams) error {
+	_, err := q.db.Exec(ctx, lockLevel, arg.Sku, arg.Location)
+	return err
 }
 
 const lockLevels = `-- name: LockLevels :many
@@ -316,58 +325,18 @@ func (q *Queries) LockQueuedOrders(ctx context.Context, arg LockQueuedOrdersPara
 	return items, nil
 }
 
-const moveLockedStock = `-- name: MoveLockedStock :exec
-WITH moved AS (
-    UPDATE inventory_levels l
-    SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
-    FROM (SELECT unnest($1::text[])::tid AS place, unnest($2::bigint[]) AS on_hand, unnest($3::bigint[]) AS reserved) m
-    WHERE l.ctid = m.place
-    RETURNING 1
-)
-SELECT 1 / (count(*) = cardinality($1::text[]))::integer FROM moved
+const moveOnHand = `-- name: MoveOnHand :exec
+UPDATE inventory_levels SET on_hand = on_hand + $1 WHERE sku = $2 AND location = $3
 `
 
-type MoveLockedStockParams struct {
-	Places    []string
-	OnHands   []int64
-	Reserveds []int64
+type MoveOnHandParams struct {
+	Delta    int64
+	Sku      string
+	Location string
 }
 
-// The same of levels that the transaction has locked, where they were found then: they cannot have moved. The division fails where one of them
-// is not there after all.
-func (q *Queries) MoveLockedStock(ctx context.Context, arg MoveLockedStockParams) error {
-	_, err := q.db.Exec(ctx, moveLockedStock, arg.Places, arg.OnHands, arg.Reserveds)
-	return err
-}
-
-const moveStock = `-- name: MoveStock :exec
-UPDATE inventory_levels l
-SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
-FROM (
-    SELECT x.sku, x.location, d.on_hand, d.reserved
-    FROM inventory_levels x
-    JOIN (SELECT unnest($1::text[]) AS sku, unnest($2::text[]) AS location, unnest($3::bigint[]) AS on_hand,
-                 unnest($4::bigint[]) AS reserved) d ON d.sku = x.sku AND d.location = x.location
-    ORDER BY x.sku, x.location FOR UPDATE OF x
-) m
-WHERE l.sku = m.sku AND l.location = m.location
-`
-
-type MoveStockParams struct {
-	Skus      []string
-	Locations []string
-	OnHands   []int64
-	Reserveds []int64
-}
-
-// The subquery locks the levels in the order of SKU and location before the first of them changes.
-func (q *Queries) MoveStock(ctx context.Context, arg MoveStockParams) error {
-	_, err := q.db.Exec(ctx, moveStock,
-		arg.Skus,
-		arg.Locations,
-		arg.OnHands,
-		arg.Reserveds,
-	)
+func (q *Queries) MoveOnHand(ctx context.Context, arg MoveOnHandParams) error {
+	_, err := q.db.Exec(ctx, moveOnHand, arg.Delta, arg.Sku, arg.Location)
 	return err
 }
 
@@ -461,6 +430,54 @@ func (q *Queries) QueuedLines(ctx context.Context, arg QueuedLinesParams) ([]Ord
 	return items, nil
 }
 
+const reserveLockedStock = `-- name: ReserveLockedStock :exec
+WITH moved AS (
+    UPDATE inventory_levels l
+    SET reserved = l.reserved + m.quantity
+    FROM (SELECT unnest($1::text[])::tid AS place, unnest($2::bigint[]) AS quantity) m
+    WHERE l.ctid = m.place
+    RETURNING 1
+)
+SELECT 1 / (count(*) = cardinality($1::text[]))::integer FROM moved
+`
+
+type ReserveLockedStockParams struct {
+	Places     []string
+	Quantities []int64
+}
+
+// The same of levels that the transaction has locked, where they were found then: they cannot have moved. The division fails where one of them
+// is not there after all.
+func (q *Queries) ReserveLockedStock(ctx context.Context, arg ReserveLockedStockParams) error {
+	_, err := q.db.Exec(ctx, reserveLockedStock, arg.Places, arg.Quantities)
+	return err
+}
+
+const reserveStock = `-- name: ReserveStock :exec
+UPDATE inventory_levels l
+SET reserved = l.reserved + m.quantity
+FROM (
+    SELECT x.sku, x.location, d.quantity
+    FROM inventory_levels x
+    JOIN (SELECT unnest($1::text[]) AS sku, unnest($2::text[]) AS location, unnest($3::bigint[]) AS quantity) d
+        ON d.sku = x.sku AND d.location = x.location
+    ORDER BY x.sku, x.location FOR UPDATE OF x
+) m
+WHERE l.sku = m.sku AND l.location = m.location
+`
+
+type ReserveStockParams struct {
+	Skus       []string
+	Locations  []string
+	Quantities []int64
+}
+
+// Quantities are what is reserved more, or less. The subquery locks the levels in the order of SKU and location before the first of them changes.
+func (q *Queries) ReserveStock(ctx context.Context, arg ReserveStockParams) error {
+	_, err := q.db.Exec(ctx, reserveStock, arg.Skus, arg.Locations, arg.Quantities)
+	return err
+}
+
 const setAllocated = `-- name: SetAllocated :exec
 UPDATE counters SET value = $1 WHERE name = 'allocated'
 `
@@ -470,19 +487,47 @@ func (q *Queries) SetAllocated(ctx context.Context, value int64) error {
 	return err
 }
 
-const setOnHand = `-- name: SetOnHand :one
-UPDATE inventory_levels SET on_hand = $1 WHERE sku = $2 AND location = $3 RETURNING sku, location, on_hand, reserved
+const stock = `-- name: Stock :many
+SELECT sku, location, on_hand, reserved FROM stock WHERE sku = $1 ORDER BY location
 `
 
-type SetOnHandParams struct {
-	OnHand   int64
+func (q *Queries) Stock(ctx context.Context, sku string) ([]Stock, error) {
+	rows, err := q.db.Query(ctx, stock, sku)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Stock
+	for rows.Next() {
+		var i Stock
+		if err := rows.Scan(
+			&i.Sku,
+			&i.Location,
+			&i.OnHand,
+			&i.Reserved,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const stockAt = `-- name: StockAt :one
+SELECT sku, location, on_hand, reserved FROM stock WHERE sku = $1 AND location = $2
+`
+
+type StockAtParams struct {
 	Sku      string
 	Location string
 }
 
-func (q *Queries) SetOnHand(ctx context.Context, arg SetOnHandParams) (InventoryLevel, error) {
-	row := q.db.QueryRow(ctx, setOnHand, arg.OnHand, arg.Sku, arg.Location)
-	var i InventoryLevel
+func (q *Queries) StockAt(ctx context.Context, arg StockAtParams) (Stock, error) {
+	row := q.db.QueryRow(ctx, stockAt, arg.Sku, arg.Location)
+	var i Stock
 	err := row.Scan(
 		&i.Sku,
 		&i.Location,

@@ -23,13 +23,6 @@ type Customer struct {
 	ErasedAt  *time.Time
 }
 
-type InventoryLevel struct {
-	Sku      string
-	Location string
-	OnHand   int64
-	Reserved int64
-}
-
 type Order struct {
 	ID                uuid.UUID
 	CustomerID        uuid.UUID
@@ -106,4 +99,11 @@ type Shipment struct {
 	Service        string
 	TrackingNumber string
 	LabelUrl       string
+}
+
+type Stock struct {
+	Sku      string
+	Location string
+	OnHand   int64
+	Reserved int64
 }

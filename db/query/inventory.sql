@@ -44,42 +44,70 @@ ORDER BY sku, location FOR UPDATE;
 SELECT sku, location, on_hand, reserved, ctid::text AS place FROM inventory_levels WHERE sku = ANY (ARRAY(SELECT DISTINCT l.sku FROM order_lines l WHERE l.order_id = ANY (@order_ids::uuid[])))
 ORDER BY sku, location FOR UPDATE;
 
--- name: MoveStock :exec
--- The subquery locks the levels in the order of SKU and location before the first of them changes.
+-- name: ReserveStock :exec
+-- Quantities are what is reserved more, or less. The subquery locks the levels in the order of SKU and location before the first of them changes.
 UPDATE inventory_levels l
-SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
+SET reserved = l.reserved + m.quantity
 FROM (
-    SELECT x.sku, x.location, d.on_hand, d.reserved
+    SELECT x.sku, x.location, d.quantity
     FROM inventory_levels x
-    JOIN (SELECT unnest(@skus::text[]) AS sku, unnest(@locations::text[]) AS location, unnest(@on_hands::bigint[]) AS on_hand,
-                 unnest(@reserveds::bigint[]) AS reserved) d ON d.sku = x.sku AND d.location = x.location
+    JOIN (SELECT unnest(@skus::text[]) AS sku, unnest(@locations::text[]) AS location, unnest(@quantities::bigint[]) AS quantity) d
+        ON d.sku = x.sku AND d.location = x.location
     ORDER BY x.sku, x.location FOR UPDATE OF x
 ) m
 WHERE l.sku = m.sku AND l.location = m.location;
 
--- name: MoveLockedStock :exec
+-- name: ReserveLockedStock :exec
 -- The same of levels that the transaction has locked, where they were found then: they cannot have moved. The division fails where one of them
 -- is not there after all.
 WITH moved AS (
     UPDATE inventory_levels l
-    SET on_hand = l.on_hand + m.on_hand, reserved = l.reserved + m.reserved
-    FROM (SELECT unnest(@places::text[])::tid AS place, unnest(@on_hands::bigint[]) AS on_hand, unnest(@reserveds::bigint[]) AS reserved) m
+    SET reserved = l.reserved + m.quantity
+    FROM (SELECT unnest(@places::text[])::tid AS place, unnest(@quantities::bigint[]) AS quantity) m
     WHERE l.ctid = m.place
     RETURNING 1
 )
 SELECT 1 / (count(*) = cardinality(@places::text[]))::integer FROM moved;
 
--- name: Levels :many
-SELECT * FROM inventory_levels WHERE sku = @sku ORDER BY location;
+-- name: InsertShippedStock :exec
+INSERT INTO shipped_stock (skus, locations, quantities) VALUES (@skus, @locations, @quantities);
 
--- name: LockLevel :one
-SELECT * FROM inventory_levels WHERE sku = @sku AND location = @location FOR UPDATE;
+-- name: BookShippedStock :one
+-- Takes what shipped first, of at most so many transactions, off the levels, and says of how many it was. Levels are locked in the order of SKU
+-- and location, as by whoever reserves.
+WITH booked AS (
+    DELETE FROM shipped_stock
+    WHERE id = ANY (ARRAY(SELECT s.id FROM shipped_stock s ORDER BY s.id LIMIT @page_size FOR UPDATE SKIP LOCKED))
+    RETURNING skus, locations, quantities
+), shipped AS (
+    SELECT e.sku, e.location, sum(e.quantity)::bigint AS quantity
+    FROM (SELECT unnest(skus) AS sku, unnest(locations) AS location, unnest(quantities) AS quantity FROM booked) e
+    GROUP BY e.sku, e.location
+), moved AS (
+    UPDATE inventory_levels l
+    SET on_hand = l.on_hand - m.quantity, reserved = l.reserved - m.quantity
+    FROM (
+        SELECT x.sku, x.location, s.quantity FROM inventory_levels x JOIN shipped s ON s.sku = x.sku AND s.location = x.location
+        ORDER BY x.sku, x.location FOR UPDATE OF x
+    ) m
+    WHERE l.sku = m.sku AND l.location = m.location
+)
+SELECT count(*) FROM booked;
+
+-- name: Stock :many
+SELECT * FROM stock WHERE sku = @sku ORDER BY location;
+
+-- name: StockAt :one
+SELECT * FROM stock WHERE sku = @sku AND location = @location;
+
+-- name: LockLevel :exec
+SELECT FROM inventory_levels WHERE sku = @sku AND location = @location FOR UPDATE;
 
 -- name: CreateLevel :exec
 INSERT INTO inventory_levels (sku, location, on_hand) VALUES (@sku, @location, 0) ON CONFLICT DO NOTHING;
 
--- name: SetOnHand :one
-UPDATE inventory_levels SET on_hand = @on_hand WHERE sku = @sku AND location = @location RETURNING *;
+-- name: MoveOnHand :exec
+UPDATE inventory_levels SET on_hand = on_hand + @delta WHERE sku = @sku AND location = @location;
 
 -- name: InsertAdjustment :exec
 INSERT INTO inventory_adjustments (sku, location, delta, actor, at) VALUES (@sku, @location, @delta, @actor, @at);
