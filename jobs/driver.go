@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -89,6 +90,27 @@ func (e executor) look(ctx context.Context, p *riverdriver.JobGetAvailableParams
 // inTurn compares jobs as River orders them where it chooses those to fetch.
 func inTurn(a, b *rivertype.JobRow) int {
 	return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.ScheduledAt.Compare(b.ScheduledAt), cmp.Compare(a.ID, b.ID))
+}
+
+// JobDeleteBefore is how River removes old jobs. It is planned at each call: the plan that our pools would keep for all calls reads jobs in the
+// order of their ids, all of them where none is old enough.
+func (e executor) JobDeleteBefore(ctx context.Context, p *riverdriver.JobDeleteBeforeParams) (deleted int, err error) {
+	tx, err := e.Begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		if err != nil {
+			deleted, err = 0, errors.Join(err, tx.Rollback(context.WithoutCancel(ctx)))
+		}
+	}()
+	if err := tx.Exec(ctx, "SET LOCAL plan_cache_mode = force_custom_plan"); err != nil {
+		return 0, err
+	}
+	if deleted, err = tx.JobDeleteBefore(ctx, p); err != nil {
+		return 0, err
+	}
+	return deleted, tx.Commit(ctx)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
