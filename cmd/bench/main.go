@@ -15,14 +15,29 @@ import (
 )
 
 func main() {
-	// Where nobody reads what it prints any more, what it started is ended too.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
-	err := run(ctx, os.Stdout, os.Stderr, os.Args[1:]...)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGPIPE) // which would end it where nobody reads what it prints any more, and leave behind what it started
+	err := run(ctx, audience{os.Stdout, stop}, audience{os.Stderr, stop}, os.Args[1:]...)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// audience is an output that calls gone when nobody reads it any more.
+type audience struct {
+	io.Writer
+	gone func()
+}
+
+// Write is part of io.Writer.
+func (a audience) Write(p []byte) (int, error) {
+	n, err := a.Writer.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		a.gone()
+	}
+	return n, err
 }
 
 type cli struct {

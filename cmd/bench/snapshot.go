@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"millrace"
 )
 
 type snapshotCmd struct {
@@ -40,6 +42,7 @@ var errNothingCompleted = errors.New("no order was completed while the pipeline'
 type steady struct {
 	completed float64 // orders/s
 	offered   float64 // orders/s that were acknowledged
+	refused   float64 // orders that were not, since too many waited to be taken in
 	backlog   float64 // most orders that were acknowledged and not completed, seen once a second
 	left      float64 // the same at the end
 	drained   float64 // seconds from the end of the snapshot until the backlog was as small as it is without one
@@ -99,6 +102,7 @@ func (c *snapshotCmd) Run(ctx context.Context, stdio stdio) (err error) {
 		samples []steady
 	}{{"no snapshot", without}, {"a snapshot held", with}} {
 		r.add(of.name+", acknowledged", "orders/s", part(of.samples, func(s steady) float64 { return s.offered })...)
+		r.add(of.name+", refused", "orders", part(of.samples, func(s steady) float64 { return s.refused })...)
 		r.add(of.name+", completed", "orders/s", part(of.samples, completed)...)
 		r.add(of.name+", largest backlog", "orders", part(of.samples, func(s steady) float64 { return s.backlog })...)
 		r.add(of.name+", backlog at the end", "orders", part(of.samples, func(s steady) float64 { return s.left })...)
@@ -119,7 +123,7 @@ func (c *snapshotCmd) profile(ctx context.Context, stdio stdio) (err error) {
 	defer func() { err = errors.Join(err, b.close(ctx)) }()
 	return b.profile(ctx, stdio.out, c.Profile, func() (string, float64, error) {
 		s, err := c.measure(ctx, b, c.Rate, math.Inf(1))
-		return fmt.Sprintf("a snapshot held: %.0f orders/s acknowledged, %.0f completed, %.0f left", s.offered, s.completed, s.left),
+		return fmt.Sprintf("a snapshot held: %.0f orders/s acknowledged, %.0f completed, %.0f left, %.0f refused", s.offered, s.completed, s.left, s.refused),
 			s.completed * c.Held.Seconds(), err
 	})
 }
@@ -147,7 +151,7 @@ func (c *snapshotCmd) measure(ctx context.Context, b *bed, rate, few float64) (s
 			return s, err
 		}
 	}
-	begun, placed, complete := time.Now(), o.placed.Load(), p.complete.Load()
+	begun, placed, complete, busy := time.Now(), o.placed.Load(), p.complete.Load(), o.busy.Load()
 	for time.Since(begun) < c.Held {
 		if err := sleep(ctx, min(time.Second, c.Held-time.Since(begun))); err != nil {
 			return s, errors.Join(err, release())
@@ -157,6 +161,7 @@ func (c *snapshotCmd) measure(ctx context.Context, b *bed, rate, few float64) (s
 	}
 	took := time.Since(begun).Seconds()
 	s.offered, s.completed = float64(o.placed.Load()-placed)/took, float64(p.complete.Load()-complete)/took
+	s.refused = float64(o.busy.Load() - busy)
 	if err := release(); err != nil || few == 0 {
 		return s, err
 	}
@@ -195,6 +200,7 @@ func holdSnapshot(ctx context.Context, databaseURL string) (release func() error
 type offering struct {
 	p      *pipeline
 	placed atomic.Int64 // acknowledged
+	busy   atomic.Int64 // refused since too many waited
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error // once done is closed
@@ -238,6 +244,8 @@ func (o *offering) run(ctx context.Context, skus int, rate float64) error {
 			switch _, err := o.p.place(ctx, n, skus); {
 			case err == nil:
 				o.placed.Add(1)
+			case millrace.ErrorCode(err) == millrace.CodeBusy:
+				o.busy.Add(1)
 			case ctx.Err() == nil:
 				select {
 				case errs <- err:
@@ -264,7 +272,7 @@ func (o *offering) warmUp(ctx context.Context) error {
 // backlog is how many orders were acknowledged and are not completed.
 func (o *offering) backlog() float64 { return float64(max(o.placed.Load()-o.p.complete.Load(), 0)) }
 
-// stop ends the offering and waits for it. It fails where an order could not be placed.
+// stop ends the offering and waits for it. It fails where an order could not be placed for another reason than that too many waited.
 func (o *offering) stop() error {
 	o.cancel()
 	<-o.done
