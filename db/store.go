@@ -85,6 +85,10 @@ type Store struct {
 	shipped     chan struct{} // see Shipped
 }
 
+// intakeDue is how long whoever places an order waits for steps at most, of which there may be many: he waits for the answer, and is turned
+// away where too many do.
+const intakeDue = 200 * time.Millisecond
+
 // flushTimeout bounds one flush, and after flushPatience others do not wait for its end; commitTimeout bounds the wait for a commit that was
 // sent.
 const (
@@ -123,6 +127,7 @@ func NewStore(c Config) (*Store, error) {
 	}
 	intake, allocation := limits("intake", writes), limits("allocation", writes)
 	intake.MaxQueue = max(c.MaxQueue/4, 1)
+	intake.Due = intakeDue
 	allocation.Flushes = 1 // a second would only wait for the first
 	if c.OutOfTurn {
 		intake.MaxGroup, intake.Lanes = defaultGroup, group.NewLanes(2, defaultGroup/4, flushPatience)

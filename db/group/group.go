@@ -1,7 +1,8 @@
 // Package group lets callers that arrive at the same time share one transaction. It knows nothing of what is written.
 //
 // Committers, one for each kind of request, take turns on Lanes that they share. A request that finds none running is flushed at once;
-// requests that arrive meanwhile wait together and share the next flush of their kind, of which the one that has waited longest is next. A
+// requests that arrive meanwhile wait together and share the next flush of their kind, of which the one that has waited longest is next,
+// unless another is due. A
 // further flush starts beside those that run once so many wait for it that it is worth its price, or where one takes long. So an idle
 // system answers without delay and a busy one in hundreds.
 package group
@@ -37,10 +38,11 @@ type Outcome[A any] struct {
 	Err    error
 }
 
-// Config bounds a Committer. All fields are required but Flushes, Divide and Observe.
+// Config bounds a Committer. All fields are required but Flushes, Due, Divide and Observe.
 type Config struct {
 	Lanes    *Lanes
 	Flushes  int           // flushes of this Committer at a time, at most; 0: as many as there are lanes
+	Due      time.Duration // whoever has waited so long is next, however long other kinds have; 0: never
 	MaxGroup int           // requests in one flush, at most
 	MaxQueue int           // requests waiting, at most; past it Do returns ErrBusy
 	Timeout  time.Duration // of one flush
@@ -49,6 +51,9 @@ type Config struct {
 	// Observe is told each flush's size, its duration and how long its first request had waited. It may be nil.
 	Observe func(size int, took, waited time.Duration)
 }
+
+// forever is longer than anything waits.
+const forever = 1000 * time.Hour
 
 // Committer groups requests. Make one with New and Close it.
 type Committer[Q, A any] struct {
@@ -123,12 +128,17 @@ func (c *Committer[Q, A]) enqueue(r *request[Q, A]) error {
 	return nil
 }
 
-// waiting is how many requests wait, and since when. Without any, or where as many flushes run as may, it is 0.
-func (c *Committer[Q, A]) waiting() (n int, since time.Time) {
+// waiting is how many requests wait, and for how long the first of them has. Without any, or where as many flushes run as may, it is 0. One
+// that is due has waited for longer than any that is not.
+func (c *Committer[Q, A]) waiting(now time.Time) (n int, longest time.Duration) {
 	if len(c.queue) == 0 || c.running >= c.config.Flushes {
-		return 0, time.Time{}
+		return 0, 0
 	}
-	return len(c.queue), c.queue[0].arrived
+	longest = now.Sub(c.queue[0].arrived)
+	if c.config.Due != 0 && longest >= c.config.Due {
+		longest += forever
+	}
+	return len(c.queue), longest
 }
 
 // start begins a flush of the next requests, and reports whether there were any that still have a caller.

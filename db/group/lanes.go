@@ -21,7 +21,7 @@ type Lanes struct {
 
 // lane is a Committer. Its methods are called with the lock held.
 type lane interface {
-	waiting() (n int, since time.Time)
+	waiting(now time.Time) (n int, longest time.Duration)
 	start(now time.Time) bool
 }
 
@@ -77,11 +77,12 @@ func (l *Lanes) next(beside int) (next lane) {
 	if beside >= l.flushes {
 		return nil
 	}
-	var longest time.Time
+	now := time.Now()
+	var longest time.Duration
 	for _, c := range l.committers {
-		n, since := c.waiting()
-		if n > 0 && (beside == 0 || n >= l.further) && (next == nil || since.Before(longest)) {
-			next, longest = c, since
+		n, waited := c.waiting(now)
+		if n > 0 && (beside == 0 || n >= l.further) && (next == nil || waited > longest) {
+			next, longest = c, waited
 		}
 	}
 	return next
@@ -101,8 +102,9 @@ func (l *Lanes) wake(brisk []time.Time) {
 }
 
 func (l *Lanes) wanted() bool {
+	now := time.Now()
 	for _, c := range l.committers {
-		if n, _ := c.waiting(); n > 0 {
+		if n, _ := c.waiting(now); n > 0 {
 			return true
 		}
 	}

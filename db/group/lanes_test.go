@@ -77,6 +77,54 @@ func TestKindsTakeTurns(t *testing.T) {
 	})
 }
 
+// Who is due is next, however long others have waited.
+func TestWhoIsDueIsNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		lanes := group.NewLanes(1, 1, time.Hour)
+		patient, urgent := newKind(lanes, held()), newKind(lanes, held())
+		cfg := config()
+		cfg.Lanes, cfg.Due = lanes, 50*time.Millisecond
+		urgent.Committer = group.New(cfg, urgent.flush)
+		var callers []<-chan answer
+		comes := func(k kind, query int) {
+			callers = append(callers, ask(t.Context(), k.Committer, query))
+			synctest.Wait()
+		}
+		end := func(k kind) {
+			k.gate <- struct{}{}
+			synctest.Wait()
+		}
+		comes(patient, 0)
+		comes(patient, 1)
+		<-time.After(time.Second)
+		comes(urgent, 2)
+		<-time.After(49 * time.Millisecond)
+		end(patient)
+		require.Equal(t, [][]int{{0}, {1}}, patient.seen(), "it is not yet")
+		comes(patient, 3)
+		<-time.After(time.Second)
+		comes(urgent, 4)
+		end(patient)
+		require.Equal(t, [][]int{{2, 4}}, urgent.seen())
+		end(urgent)
+		require.Equal(t, [][]int{{0}, {1}, {3}}, patient.seen())
+		comes(patient, 5)
+		<-time.After(time.Millisecond)
+		comes(urgent, 6)
+		<-time.After(50 * time.Millisecond)
+		end(patient)
+		require.Equal(t, [][]int{{2, 4}, {6}}, urgent.seen())
+		end(urgent)
+		end(patient)
+		for q, caller := range callers {
+			require.Equal(t, answer{q, 10 * q, nil}, <-caller)
+		}
+		patient.Close()
+		urgent.Close()
+	})
+}
+
 // Who comes alone while a flush of another kind takes long waits for no longer than patience, though nobody comes after; and who comes
 // later does not wait at all.
 func TestAKindThatTakesLongHoldsNoOtherUp(t *testing.T) {
