@@ -72,7 +72,7 @@ func (l *lags) arrived(data []byte) {
 	i, _ := slices.BinarySearchFunc(commits, at, time.Time.Compare)
 	lag := time.Duration(0) // seen before the commit's own process knew of it
 	if i < len(commits) {
-		lag = now.Sub(commits[i])
+		lag = max(lag, now.Sub(commits[i])) // which may have been noted while this waited for the lock
 	}
 	_ = l.h.RecordValue(lag.Microseconds()) // ten minutes is past the scale, and no measurement takes as long
 }
