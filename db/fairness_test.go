@@ -1,6 +1,8 @@
 package db_test
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -8,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"millrace"
@@ -194,4 +197,36 @@ func TestReservingForAnUnknownOrderDoesNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	require.NoError(t, b.store.ReserveStock(t.Context(), uuid.New()))
+}
+
+// Who places an order has his turn before all steps that wait have had theirs: however many they are, he waits for them only so long.
+func TestWhoPlacesAnOrderDoesNotWaitForAllSteps(t *testing.T) {
+	t.Parallel()
+	const steps = 24
+	var done atomic.Int64
+	b := setup(t)
+	ids := b.placeMany(steps, "TEA-001")
+	s := b.newStore(b.newPool(4), maxGroup(1), func(c *db.Config) {
+		c.Flushes = 1
+		c.InTx = func(context.Context, pgx.Tx, []uuid.UUID) error {
+			<-time.After(40 * time.Millisecond) // less than what counts as long
+			return nil
+		}
+	})
+	var wg sync.WaitGroup
+	errs := make([]error, steps)
+	for i, id := range ids {
+		wg.Go(func() {
+			errs[i] = hold(t.Context(), s, id)
+			done.Add(1)
+		})
+	}
+	require.Eventually(t, func() bool { return done.Load() > 0 }, time.Minute, time.Millisecond) // by now all others wait
+	_, err := s.PlaceOrder(t.Context(), placement(b.ada, uuid.NewString(), request("TEA-001")))
+	before := done.Load()
+	wg.Wait()
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(errs...))
+	require.Less(t, before, int64(steps-5), "steps had their turn before the order")
+	b.requireSound()
 }

@@ -51,9 +51,9 @@ func (e executor) JobGetAvailable(ctx context.Context, p *riverdriver.JobGetAvai
 	}
 	if look == lookNow {
 		found, err := e.look(ctx, p)
-		if err != nil && len(begin) == 0 {
+		if err != nil && len(begin) == 0 { // what was handed over is nobody else's
 			return nil, err
-		} // what was handed over is nobody else's
+		}
 		begin = append(found, begin...)
 	}
 	result := &riverdriver.JobGetAvailableResult{}
@@ -101,7 +101,9 @@ func (e executor) JobDeleteBefore(ctx context.Context, p *riverdriver.JobDeleteB
 	}
 	defer func() {
 		if err != nil {
-			deleted, err = 0, errors.Join(err, tx.Rollback(context.WithoutCancel(ctx)))
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackTimeout)
+			defer cancel()
+			deleted, err = 0, errors.Join(err, tx.Rollback(end))
 		}
 	}()
 	if err := tx.Exec(ctx, "SET LOCAL plan_cache_mode = force_custom_plan"); err != nil {

@@ -200,7 +200,7 @@ func (r *Runner) Stop(ctx context.Context) error {
 	return errors.Join(err, r.giveBack(ctx))
 }
 
-// giveBackTimeout bounds the wait for what was promised to workers, and the statement that gives it back.
+// giveBackTimeout bounds the wait for what was promised to workers, and the statements that give it, or a transaction, up.
 const giveBackTimeout = 2 * time.Second
 
 // giveBack lets other processes have what was handed to this one's workers and is not begun.

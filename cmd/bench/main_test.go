@@ -37,6 +37,8 @@ func TestBenchEndsWhereNobodyReadsWhatItPrints(t *testing.T) {
 		return err == nil && len(found) > 0
 	}, time.Minute, 10*time.Millisecond)
 	require.NoError(t, read.Close())
+	tooLong := time.AfterFunc(2*time.Minute, func() { _ = p.Kill() }) // it may have ended
+	defer tooLong.Stop()
 	state, err := p.Wait()
 	require.NoError(t, err)
 	require.Equal(t, 1, state.ExitCode(), state)

@@ -1,9 +1,8 @@
 // Package group lets callers that arrive at the same time share one transaction. It knows nothing of what is written.
 //
 // Committers, one for each kind of request, take turns on Lanes that they share. A request that finds none running is flushed at once;
-// requests that arrive meanwhile wait together and share the next flush of their kind, of which the one that has waited longest is next,
-// unless another is due. A
-// further flush starts beside those that run once so many wait for it that it is worth its price, or where one takes long. So an idle
+// requests that arrive meanwhile wait together and share the next flush of their kind, of which the one that has waited longest is next, unless
+// another is due. A further flush starts beside those that run once so many wait for it that it is worth its price, or where one takes long. So an idle
 // system answers without delay and a busy one in hundreds.
 package group
 
