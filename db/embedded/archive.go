@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 const (
@@ -65,6 +66,10 @@ func unpackFile(root *os.Root, name string, content io.Reader, header *tar.Heade
 	if err := makeDirs(root, path.Dir(name)); err != nil {
 		return err
 	}
+	// A process that is forked meanwhile holds the file open for writing until
+	// it executes, and a program so held cannot be run: "text file busy".
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err

@@ -154,6 +154,8 @@ func (a *actor) finish() int {
 func copyProgram(t *testing.T, program string) string {
 	t.Helper()
 	copied := filepath.Join(openDir(t), "test")
+	syscall.ForkLock.RLock() // as unpackFile does
+	defer syscall.ForkLock.RUnlock()
 	if err := copyFile(program, copied, false); err != nil {
 		t.Fatal(err)
 	}

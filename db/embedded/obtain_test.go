@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -368,5 +369,44 @@ func TestAnArchiveStaysWithinItsDirectory(t *testing.T) {
 				t.Errorf("it wrote %v", entries)
 			}
 		})
+	}
+}
+
+func TestAProgramRunsAtOnceWhileOthersAreStarted(t *testing.T) {
+	t.Parallel()
+	script := "#!/bin/sh\nexit 0\n"
+	ctx, cancel := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	for range 4 {
+		others.Go(func() {
+			for ctx.Err() == nil {
+				if err := exec.Command("/bin/true").Run(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	defer others.Wait()
+	defer cancel()
+	dest := t.TempDir()
+	root, err := os.OpenRoot(dest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for i := range 200 {
+		name := fmt.Sprint("program", i)
+		var packed bytes.Buffer
+		archive := tar.NewWriter(&packed)
+		archive.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(script))})
+		io.WriteString(archive, script)
+		archive.Close()
+		if err := untar(&packed, root, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := exec.Command(filepath.Join(dest, name)).Run(); err != nil {
+			t.Fatalf("program %d: %v", i, err)
+		}
 	}
 }
