@@ -51,7 +51,7 @@ func loadOrders(ctx context.Context, c dbsqlc.DBTX, ids []uuid.UUID, p parts, lo
 	return orders, loadParts(ctx, q, orders, p)
 }
 
-// loadParts reads parts of orders that are loaded.
+// loadParts reads parts of orders that are loaded; those of others, which were asked for as well, are left out.
 func loadParts(ctx context.Context, q *dbsqlc.Queries, orders map[uuid.UUID]*millrace.Order, p parts) error {
 	ids := make([]uuid.UUID, 0, len(orders))
 	for id := range orders {
@@ -74,6 +74,9 @@ func loadParts(ctx context.Context, q *dbsqlc.Queries, orders map[uuid.UUID]*mil
 		}
 		for _, r := range rows {
 			o := orders[r.OrderID]
+			if o == nil {
+				continue
+			}
 			o.Transactions = append(o.Transactions, millrace.PaymentTransaction{N: r.N, Kind: r.Kind, State: r.State, AmountMinor: r.AmountMinor,
 				WithCapture: r.WithCapture, Key: r.Key, Gateway: r.Gateway, Reference: r.Reference, Code: r.Code,
 				RequestedAt: localTime(r.RequestedAt), ExpiresAt: r.ExpiresAt})
@@ -85,8 +88,9 @@ func loadParts(ctx context.Context, q *dbsqlc.Queries, orders map[uuid.UUID]*mil
 			return fmt.Errorf("load reservations: %w", err)
 		}
 		for _, r := range rows {
-			o := orders[r.OrderID]
-			o.Reservations = append(o.Reservations, millrace.Reservation{SKU: r.Sku, Location: r.Location, Quantity: r.Quantity, State: r.State})
+			if o := orders[r.OrderID]; o != nil {
+				o.Reservations = append(o.Reservations, millrace.Reservation{SKU: r.Sku, Location: r.Location, Quantity: r.Quantity, State: r.State})
+			}
 		}
 	}
 	if p&withShipment != 0 {
@@ -95,8 +99,10 @@ func loadParts(ctx context.Context, q *dbsqlc.Queries, orders map[uuid.UUID]*mil
 			return fmt.Errorf("load shipments: %w", err)
 		}
 		for _, r := range rows {
-			orders[r.OrderID].Shipment = &millrace.Shipment{ID: r.ID, State: r.State, Carrier: r.Carrier, Reference: r.Reference,
-				Service: r.Service, TrackingNumber: r.TrackingNumber, LabelURL: r.LabelUrl}
+			if o := orders[r.OrderID]; o != nil {
+				o.Shipment = &millrace.Shipment{ID: r.ID, State: r.State, Carrier: r.Carrier, Reference: r.Reference,
+					Service: r.Service, TrackingNumber: r.TrackingNumber, LabelURL: r.LabelUrl}
+			}
 		}
 	}
 	return nil
@@ -116,7 +122,7 @@ func orderOf(r dbsqlc.Order, p parts) (*millrace.Order, error) {
 		UpdatedAt: localTime(r.UpdatedAt), Revision: r.Revision}, nil
 }
 
-// addLines gives orders their lines; those of others are left out.
+// addLines gives orders their lines.
 func addLines(orders map[uuid.UUID]*millrace.Order, rows []dbsqlc.OrderLine) {
 	for _, r := range rows {
 		if o := orders[r.OrderID]; o != nil {

@@ -14,7 +14,7 @@ import (
 
 // FindOrder is an order with everything that belongs to it, or CodeNotFound.
 func (s *Store) FindOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, error) {
-	orders, err := loadOrders(ctx, s.pool, []uuid.UUID{id}, everything, forReading)
+	orders, err := s.read(ctx, []uuid.UUID{id}, everything)
 	if err != nil {
 		return nil, translate(err)
 	}
@@ -22,6 +22,15 @@ func (s *Store) FindOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, e
 		return o, nil
 	}
 	return nil, errNoOrder()
+}
+
+// read reads orders by id with the parts asked for, in one round trip; those that do not exist are missing from the map.
+func (s *Store) read(ctx context.Context, ids []uuid.UUID, p parts) (orders map[uuid.UUID]*millrace.Order, err error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	err = ask(ctx, s.pool, nil, load(ctx, ids, p, forReading, &orders))
+	return orders, err
 }
 
 // WorkOrder is an order with what a job needs of it (all but its lines), or CodeNotFound. Jobs that ask at the same time share their
@@ -35,8 +44,7 @@ func (s *Store) WorkOrder(ctx context.Context, id uuid.UUID) (*millrace.Order, e
 }
 
 func (s *Store) flushReads(ctx context.Context, ids []uuid.UUID) ([]group.Outcome[*millrace.Order], error) {
-	var orders map[uuid.UUID]*millrace.Order
-	err := ask(ctx, s.pool, nil, load(ctx, ids, whatJobsNeed, forReading, &orders))
+	orders, err := s.read(ctx, ids, whatJobsNeed)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +111,7 @@ func (s *Store) PageOrders(ctx context.Context, f OrderFilter) (OrderPage, error
 			page.Next = c.ID
 		}
 	}
-	orders, err := loadOrders(ctx, s.pool, ids, withAddress|withLines, forReading)
+	orders, err := s.read(ctx, ids, withAddress|withLines)
 	if err != nil {
 		return OrderPage{}, translate(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"millrace"
@@ -196,6 +197,35 @@ func TestCommandsOnAnUnknownOrder(t *testing.T) {
 	requireCode(t, millrace.CodeNotFound, err)
 	_, err = b.store.WorkOrder(t.Context(), uuid.New())
 	requireCode(t, millrace.CodeNotFound, err)
+}
+
+// Jobs that ask at the same time share their queries; one whose order was deleted by hand finds nothing, and takes nothing from others.
+func TestWhatIsLeftOfADeletedOrderHarmsNoReader(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	kept, deleted := b.place("TEA-001"), b.place("TEA-001")
+	for _, d := range []deed{reserve, paid, labeled} {
+		require.NoError(t, d(t.Context(), b.store, kept))
+		require.NoError(t, d(t.Context(), b.store, deleted))
+	}
+	_, err := b.pool.Exec(t.Context(), "DELETE FROM orders WHERE id = $1", deleted)
+	require.NoError(t, err)
+	free := b.lock("LOCK TABLE orders; SELECT") // so that those who ask meanwhile share what follows
+	var wg sync.WaitGroup
+	for range 32 {
+		wg.Go(func() {
+			o, err := b.store.WorkOrder(t.Context(), kept)
+			if assert.NoError(t, err) {
+				assert.Equal(t, kept, o.ID)
+			}
+		})
+		wg.Go(func() {
+			_, err := b.store.WorkOrder(t.Context(), deleted)
+			assert.Equal(t, millrace.CodeNotFound, millrace.ErrorCode(err))
+		})
+	}
+	free()
+	wg.Wait()
 }
 
 // A command that is refused leaves no trace, and does not spoil those that share its transaction.

@@ -46,6 +46,7 @@ func ask(ctx context.Context, c sender, first []string, questions ...question) e
 		}
 	}
 	results := c.SendBatch(ctx, &asked.batch)
+	defer results.Close() // again, which does nothing, or for a panic, which would keep the connection
 	for range first {
 		if _, err := results.Exec(); err != nil {
 			return errors.Join(err, results.Close())
