@@ -34,6 +34,9 @@ func pgbench(ctx context.Context, program, databaseURL, script string, clients i
 	return strconv.ParseFloat(string(m[1]), 64)
 }
 
+// pgbenchWarm is how long a script runs at a rate before what it takes counts: it connects and prepares its statements in that time.
+const pgbenchWarm = time.Second
+
 // pgbenchAt runs a script at a rate, orders a second, and returns the 99th percentile of what each took, from when it was due, in ms.
 func pgbenchAt(ctx context.Context, program, databaseURL, script string, clients int, rate float64, d time.Duration) (float64, error) {
 	dir, err := os.MkdirTemp("", "millrace-bench-")
@@ -42,7 +45,8 @@ func pgbenchAt(ctx context.Context, program, databaseURL, script string, clients
 	}
 	defer os.RemoveAll(dir)
 	prefix := filepath.Join(dir, "log")
-	if _, err := pgbench(ctx, program, databaseURL, script, clients, d, fmt.Sprintf("--rate=%f", rate), "--log", "--log-prefix="+prefix); err != nil {
+	warm := time.Now().Add(pgbenchWarm)
+	if _, err := pgbench(ctx, program, databaseURL, script, clients, pgbenchWarm+d, fmt.Sprintf("--rate=%f", rate), "--log", "--log-prefix="+prefix); err != nil {
 		return 0, err
 	}
 	logs, err := filepath.Glob(prefix + "*")
@@ -56,9 +60,12 @@ func pgbenchAt(ctx context.Context, program, databaseURL, script string, clients
 			return 0, err
 		}
 		for line := range strings.Lines(string(log)) {
-			var client, transaction, us int64
-			if _, err := fmt.Sscan(line, &client, &transaction, &us); err != nil {
+			var client, transaction, us, file, second int64
+			if _, err := fmt.Sscan(line, &client, &transaction, &us, &file, &second); err != nil {
 				return 0, fmt.Errorf("read pgbench's log: %w: %q", err, line)
+			}
+			if second <= warm.Unix() {
+				continue
 			}
 			if err := took.RecordValue(us); err != nil {
 				return 0, err
