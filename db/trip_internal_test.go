@@ -3,11 +3,14 @@ package db
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"millrace/db/dbsqlc"
+	"millrace/db/dbtest"
 )
 
 // Questions read their answers by place: one that reads another than it asked for must not get it.
@@ -29,4 +32,30 @@ func TestAQuestionThatWritesIsRefused(t *testing.T) {
 	t.Parallel()
 	err := ask(t.Context(), nil, nil, func(c dbsqlc.DBTX) error { return dbsqlc.New(c).SetAllocated(context.Background(), 1) })
 	require.ErrorIs(t, err, errNotAsked)
+}
+
+// A question that panics while it reads its answer leaves the connection to the next who asks.
+func TestAPanicKeepsNoConnection(t *testing.T) {
+	t.Parallel()
+	config, err := pgxpool.ParseConfig(dbtest.Millrace(t))
+	require.NoError(t, err)
+	config.MaxConns = 1
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	question := func(answer func()) question {
+		return func(c dbsqlc.DBTX) error {
+			rows, err := c.Query(t.Context(), "SELECT 1")
+			if err != nil {
+				return err
+			}
+			rows.Close()
+			answer()
+			return rows.Err()
+		}
+	}
+	require.PanicsWithValue(t, "unreadable", func() { _ = ask(t.Context(), pool, nil, question(func() { panic("unreadable") })) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, ask(ctx, pool, nil, question(func() {})))
 }
