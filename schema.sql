@@ -191,7 +191,7 @@ CREATE TABLE idempotency_keys (
 
 CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys USING brin (created_at);
 
--- What no condition reads is not sampled; of keys, which are wide, a tenth of the rows is.
+-- What no condition compares is not sampled; of keys, which are wide, a tenth of the rows is.
 ALTER TABLE orders
     ALTER COLUMN version SET STATISTICS 0, ALTER COLUMN currency SET STATISTICS 0, ALTER COLUMN total_minor SET STATISTICS 0,
     ALTER COLUMN payment_method SET STATISTICS 0, ALTER COLUMN email SET STATISTICS 0, ALTER COLUMN ship_to SET STATISTICS 0,

@@ -202,7 +202,7 @@ func TestReservingForAnUnknownOrderDoesNothing(t *testing.T) {
 // Who places an order has his turn before all steps that wait have had theirs: however many they are, he waits for them only so long.
 func TestWhoPlacesAnOrderDoesNotWaitForAllSteps(t *testing.T) {
 	t.Parallel()
-	const steps = 24
+	const steps = 60
 	var done atomic.Int64
 	b := setup(t)
 	ids := b.placeMany(steps, "TEA-001")

@@ -42,7 +42,11 @@ func TestAPanicKeepsNoConnection(t *testing.T) {
 	config.MaxConns = 1
 	pool, err := pgxpool.NewWithConfig(t.Context(), config)
 	require.NoError(t, err)
-	t.Cleanup(pool.Close)
+	t.Cleanup(func() {
+		if !t.Failed() { // else it would wait for the connection
+			pool.Close()
+		}
+	})
 	question := func(answer func()) question {
 		return func(c dbsqlc.DBTX) error {
 			rows, err := c.Query(t.Context(), "SELECT 1")
@@ -58,4 +62,36 @@ func TestAPanicKeepsNoConnection(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, ask(ctx, pool, nil, question(func() {})))
+}
+
+// What is left of an order that was deleted by hand comes along with the parts of the others that were asked for.
+func TestPartsWithoutAnOrderAreLeftOut(t *testing.T) {
+	t.Parallel()
+	pool, err := NewPool(t.Context(), dbtest.Millrace(t), 1)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	kept, gone := uuid.New(), uuid.New()
+	_, err = pool.Exec(t.Context(), `INSERT INTO orders (id, customer_id, received_seq, status, payment_status, fulfillment_status, version, currency,
+		total_minor, payment_method, email, placed_at, updated_at)
+		VALUES ($1, $1, 1, 'processing', 'unpaid', 'unfulfilled', 1, 'EUR', 1, 'pm_ok', '', now(), now())`, kept)
+	require.NoError(t, err)
+	for _, part := range []string{
+		"INSERT INTO order_lines VALUES ($1, 1, 'TEA-001', 'Tea', 1, 1, 1)",
+		"INSERT INTO reservations VALUES ($1, 'TEA-001', 'main', 1, 'held')",
+		"INSERT INTO payment_transactions VALUES ($1, 1, 'authorize', 'requested', 1, true, 'k', 'g', '', '', now())",
+		"INSERT INTO shipments VALUES ($1, $1, 'requested', '', '', '', '', '')",
+	} {
+		for _, id := range []uuid.UUID{kept, gone} {
+			_, err := pool.Exec(t.Context(), part, id)
+			require.NoError(t, err, part)
+		}
+	}
+	orders, err := (&Store{pool: pool}).read(t.Context(), []uuid.UUID{kept, gone}, everything)
+	require.NoError(t, err)
+	require.Len(t, orders, 1)
+	o := orders[kept]
+	require.Len(t, o.Lines, 1)
+	require.Len(t, o.Reservations, 1)
+	require.Len(t, o.Transactions, 1)
+	require.NotNil(t, o.Shipment)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -45,7 +46,7 @@ func pgbenchAt(ctx context.Context, program, databaseURL, script string, clients
 	}
 	defer os.RemoveAll(dir)
 	prefix := filepath.Join(dir, "log")
-	warm := time.Now().Add(pgbenchWarm)
+	warm := time.Now().Add(pgbenchWarm).UnixMicro()
 	if _, err := pgbench(ctx, program, databaseURL, script, clients, pgbenchWarm+d, fmt.Sprintf("--rate=%f", rate), "--log", "--log-prefix="+prefix); err != nil {
 		return 0, err
 	}
@@ -60,17 +61,20 @@ func pgbenchAt(ctx context.Context, program, databaseURL, script string, clients
 			return 0, err
 		}
 		for line := range strings.Lines(string(log)) {
-			var client, transaction, us, file, second int64
-			if _, err := fmt.Sscan(line, &client, &transaction, &us, &file, &second); err != nil {
+			var client, transaction, us, file, second, micro int64 // the last two: when it ended
+			if _, err := fmt.Sscan(line, &client, &transaction, &us, &file, &second, &micro); err != nil {
 				return 0, fmt.Errorf("read pgbench's log: %w: %q", err, line)
 			}
-			if second <= warm.Unix() {
+			if second*1e6+micro < warm {
 				continue
 			}
 			if err := took.RecordValue(us); err != nil {
 				return 0, err
 			}
 		}
+	}
+	if took.TotalCount() == 0 {
+		return 0, errors.New("pgbench did nothing at a rate: give it more --time")
 	}
 	return float64(took.ValueAtQuantile(99)) / 1000, nil
 }
