@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -66,7 +67,31 @@ func describe(ctx context.Context, databaseURL string) (machine, map[string]stri
 	if settings["fsync"] != "on" || settings["synchronous_commit"] != "on" {
 		return m, nil, fmt.Errorf("this Postgres gives up durability (fsync=%s, synchronous_commit=%s): figures taken on it mean nothing", settings["fsync"], settings["synchronous_commit"])
 	}
+	if settings["huge_pages_status"], err = hugePages(ctx, c); err != nil {
+		return m, nil, err
+	}
 	return m, settings, c.QueryRow(ctx, "SELECT current_setting('server_version')").Scan(&m.Postgres)
+}
+
+// hugePages says whether Postgres keeps what it shares in huge pages: on, off, or unknown. Before version 17 only its memory map tells.
+func hugePages(ctx context.Context, c *pgx.Conn) (string, error) {
+	var status *string
+	var pid int
+	if err := c.QueryRow(ctx, "SELECT current_setting('huge_pages_status', true), pg_backend_pid()").Scan(&status, &pid); err != nil {
+		return "", err
+	}
+	if status != nil {
+		return *status, nil
+	}
+	memory, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	switch {
+	case err != nil: // on another machine, or of another user
+		return "unknown", nil //nolint:nilerr // what cannot be told is said
+	case bytes.Contains(memory, []byte("/anon_hugepage")):
+		return "on", nil
+	default:
+		return "off", nil
+	}
 }
 
 // syscallCost is what the simplest system call takes.
