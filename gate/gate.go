@@ -75,7 +75,7 @@ type Gate struct {
 	csrf           *http.CrossOriginProtection
 	routes         atomic.Pointer[routing]
 	own            http.Handler
-	transport      *http.Transport
+	transport      *transport
 	streams        *streams
 	byAddress      *limiter
 	byAccount      *limiter
@@ -187,7 +187,7 @@ func (g *Gate) Reload(t *Routes) { g.routes.Store(g.newRouting(t)) }
 func (g *Gate) Close() {
 	g.closeOnce.Do(func() {
 		g.streams.endAll(endDrain)
-		g.transport.CloseIdleConnections()
+		g.transport.close()
 		g.oidc.http.CloseIdleConnections()
 		g.cache.close()
 		g.store.Close()
@@ -209,12 +209,18 @@ func (g *Gate) Run(ctx context.Context) error {
 	wg.Go(func() { g.every(ctx, "end streams", streamSweep, g.sweepStreams) })
 	wg.Go(func() { g.every(ctx, "refresh signing keys", time.Minute, g.signer.refresh) })
 	wg.Go(func() { g.every(ctx, "clean up", time.Hour, g.store.cleanUp) })
+	wg.Go(func() { g.every(ctx, "close idle connections", upstreamIdle/2, g.closeIdle) })
 	wg.Go(func() { g.every(ctx, "renew sessions at providers", 30*time.Second, g.recheckProviders) })
 	wg.Go(func() { g.listen(ctx) })
 	if g.cfg.Mail != nil {
 		wg.Go(func() { g.deliverMail(ctx) })
 	}
 	wg.Wait()
+	return nil
+}
+
+func (g *Gate) closeIdle(context.Context) error {
+	g.transport.closeIdle(time.Now().Add(-upstreamIdle))
 	return nil
 }
 

@@ -26,7 +26,7 @@ type exchange struct {
 	path      string // canonical
 	route     *Route
 	principal *Principal
-	token     string // the signed identity
+	token     identityToken // its text is empty where nobody is known
 	quota     quota
 	code      string // why it was denied; empty: it was not
 	cause     error
@@ -65,18 +65,25 @@ func (g *Gate) newRouting(t *Routes) *routing {
 	return rt
 }
 
+// newRequestID is 26 letters and digits that nobody can guess.
+func newRequestID() string { return strings.ToLower(rand.Text()) }
+
 // Handler serves everything: the gate's own pages and whatever the routes name.
 func (g *Gate) Handler() http.Handler { return http.HandlerFunc(g.serve) }
 
 func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	x := &exchange{gate: g, w: newResponseWriter(w), r: r, id: strings.ToLower(rand.Text())}
+	x := &exchange{gate: g, w: newResponseWriter(w), r: r, id: newRequestID()}
 	x.client, x.proto = g.clientOf(r)
 	defer func() {
 		failure := recover()
 		if failure != nil && failure != http.ErrAbortHandler { //nolint:errorlint // it is this very value
 			g.log.ErrorContext(r.Context(), "panic", "panic", fmt.Sprint(failure), "request_id", x.id)
 			x.cause = fmt.Errorf("panic: %v", failure)
+		}
+		if x.token.next && x.code == "" && failure == nil {
+			_ = x.w.control.Flush() // the client has its answer, or is gone, before the next request's token is signed
+			g.signer.signNext(x.principal, x.route.upstream)
 		}
 		g.metrics.observe(x, time.Since(started))
 		x.report(started)
@@ -259,7 +266,7 @@ func (x *exchange) sign() *denial {
 	if err != nil {
 		return denyInternal.because(err)
 	}
-	x.token = token
+	x.token, x.id = token, token.request
 	return nil
 }
 

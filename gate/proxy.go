@@ -1,37 +1,20 @@
 package gate
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"mime"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"strings"
 	"sync"
-	"time"
 
 	"millrace/gate/identity"
 )
 
 var errUpstreamTimeout = errors.New("the upstream took longer than its route allows")
-
-func newTransport() *http.Transport {
-	return &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    5 * time.Second,
-		MaxIdleConnsPerHost:    256,
-		IdleConnTimeout:        60 * time.Second,
-		ExpectContinueTimeout:  time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true,    // bodies pass as they are
-		ReadBufferSize:         2 << 10, // kept for as long as a stream is open
-		WriteBufferSize:        2 << 10,
-	}
-}
 
 // newProxy returns the handler that passes an admitted request on to its route's upstream. A route for streams keeps a buffer
 // for each open one, and so gets small ones.
@@ -60,7 +43,7 @@ func (g *Gate) rewrite(pr *httputil.ProxyRequest) {
 	out.Host = pr.In.Host
 	out.Trailer = nil // trailers could smuggle in headers that the upstream merges
 	if len(x.whole) > 0 {
-		out.Body = io.NopCloser(bytes.NewReader(x.whole)) // net/http sends it along with the header, since it knows that no read will block
+		out.Body = newWholeBody(x.whole) // it is sent along with the header
 	}
 	stripOwned(out.Header)
 	g.cookies.stripCookies(out.Header)
@@ -69,8 +52,8 @@ func (g *Gate) rewrite(pr *httputil.ProxyRequest) {
 	h["X-Forwarded-Host"] = []string{pr.In.Host}
 	h["X-Forwarded-Proto"] = []string{x.proto}
 	h["X-Request-Id"] = []string{x.id}
-	if x.token != "" {
-		h[identity.Header] = []string{x.token}
+	if x.token.text != "" {
+		h[identity.Header] = []string{x.token.text}
 	}
 }
 

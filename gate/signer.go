@@ -34,12 +34,19 @@ type signer struct {
 	rotation time.Duration
 	ring     atomic.Pointer[keyring]
 	issued   *lru.Cache[issuedFor, issuedToken]
+	ahead    ahead
 	now      func() time.Time
 }
 
-// issuedFor is all that a token says but its times, and the key that signs it.
+// issuedFor is all that a token says but its times and the request, and the key that signs it.
 type issuedFor struct {
 	kid, audience, subject, email, name, roles, scopes, credential string
+	expires                                                        int64 // when the credential ends, Unix nanoseconds
+}
+
+func newIssuedFor(key signingKey, p *Principal, to *Upstream) issuedFor {
+	return issuedFor{kid: key.kid, audience: to.Audience, subject: p.Subject, email: p.Email, name: p.Name, roles: strings.Join(p.Roles, " "),
+		scopes: strings.Join(p.Scopes, " "), credential: p.Credential, expires: p.Expires.UnixNano()}
 }
 
 // issuedToken is a token and until when it is given out.
@@ -84,7 +91,7 @@ func newSigner(ctx context.Context, store *Store, v vault, issuer string, rotati
 	if err != nil {
 		return nil, err
 	}
-	s := &signer{store: store, vault: v, issuer: issuer, rotation: rotation, issued: issued, now: time.Now}
+	s := &signer{store: store, vault: v, issuer: issuer, rotation: rotation, issued: issued, ahead: newAhead(), now: time.Now}
 	if err := s.refresh(ctx); err != nil {
 		return nil, err
 	}
@@ -193,16 +200,34 @@ type identityClaims struct {
 	Expiry    int64    `json:"exp"`
 }
 
-// identity is a token that tells an upstream who makes the request named id. Where the upstream shares tokens it is the one that the
-// same credential had a moment ago, and names no request: signing a token and checking it cost more than all else that a gate does.
-func (s *signer) identity(p *Principal, to *Upstream, id string) (string, error) {
+// identityToken tells an upstream who makes a request.
+type identityToken struct {
+	text    string
+	request string // the id of the request
+	next    bool   // signNext is to be called once the request was answered
+}
+
+// identity is a token for a request, which is given the id unless the token was signed ahead and names another. Where the upstream shares
+// tokens it is the one that the same credential had a moment ago, and names no request: signing a token and checking it cost more than
+// all else that a gate does.
+func (s *signer) identity(p *Principal, to *Upstream, id string) (identityToken, error) {
 	now := s.now()
 	key := s.ring.Load().current(now)
-	if to.ReuseTokens == 0 {
-		return s.sign(key, p, to.Audience, id, now)
+	what := newIssuedFor(key, p, to)
+	if to.ReuseTokens > 0 {
+		text, err := s.shared(key, what, p, to, now)
+		return identityToken{text: text, request: id}, err
 	}
-	what := issuedFor{kid: key.kid, audience: to.Audience, subject: p.Subject, email: p.Email, name: p.Name, roles: strings.Join(p.Roles, " "),
-		scopes: strings.Join(p.Scopes, " "), credential: p.Credential}
+	signed, next := s.ahead.take(what, now)
+	if signed.text != "" {
+		return identityToken{text: signed.text, request: signed.request, next: next}, nil
+	}
+	text, err := s.sign(key, p, to.Audience, id, now)
+	return identityToken{text: text, request: id, next: next}, err
+}
+
+// shared is a token that names no request and is given out again for a while.
+func (s *signer) shared(key signingKey, what issuedFor, p *Principal, to *Upstream, now time.Time) (string, error) {
 	if known, ok := s.issued.Get(what); ok && now.Before(known.until) {
 		return known.token, nil
 	}
@@ -216,6 +241,18 @@ func (s *signer) identity(p *Principal, to *Upstream, id string) (string, error)
 	}
 	s.issued.Add(what, issuedToken{token, until})
 	return token, nil
+}
+
+// signNext signs the token of a credential's next request.
+func (s *signer) signNext(p *Principal, to *Upstream) {
+	now := s.now()
+	key := s.ring.Load().current(now)
+	id := newRequestID()
+	text, err := s.sign(key, p, to.Audience, id, now)
+	if err != nil {
+		return // the next request signs for itself, and says what is wrong
+	}
+	s.ahead.put(newIssuedFor(key, p, to), aheadToken{text: text, request: id, at: now})
 }
 
 // sign makes a token that is valid from now on. An empty id names no request.

@@ -24,7 +24,7 @@ func TestATokenIsReusedForItsOwnCredentialAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return text
+		return text.text
 	}
 	first := token(ada(), "shop")
 	if token(ada(), "shop") != first {

@@ -34,8 +34,8 @@ func (g *Gate) verify(x *exchange) *denial {
 			return d
 		}
 	}
-	if x.token != "" {
-		x.w.Header().Set(identity.Header, x.token)
+	if x.token.text != "" {
+		x.w.Header().Set(identity.Header, x.token.text)
 	}
 	x.w.WriteHeader(http.StatusOK)
 	return nil
