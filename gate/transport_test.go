@@ -216,7 +216,7 @@ func TestAnUpstreamThatAnswersWronglyIsAskedOnce(t *testing.T) {
 		"a long header": func(c net.Conn) bool {
 			return say(c, "HTTP/1.1 200 OK\r\n"+strings.Repeat("X-A: "+strings.Repeat("a", 1000)+"\r\n", 70)+"\r\n")
 		},
-		"hints without end": func(c net.Conn) bool { return say(c, strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 20)) },
+		"hints without end": func(c net.Conn) bool { return say(c, strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 20)+fine) },
 		"another protocol": func(c net.Conn) bool {
 			return say(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n")
 		},
