@@ -12,6 +12,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 const (
@@ -91,10 +93,23 @@ func newWholeBody(b []byte) *wholeBody {
 // Close does nothing.
 func (*wholeBody) Close() error { return nil }
 
-// isPlain reports whether a request can be written in one go and its answer be read after that.
+// isPlain reports whether a request can be written in one go and its answer be read after that. Nor has it anything that http.Transport
+// would refuse to send and Request.Write does not, such as a method with a space in it: what HTTP/2 clients send is not checked before.
 func isPlain(req *http.Request) bool {
 	_, whole := req.Body.(*wholeBody)
-	return (whole || hasNoBody(req)) && req.URL.Scheme == "http" && len(req.Header["Upgrade"]) == 0 && len(req.Header["Expect"]) == 0 && !req.Close
+	return (whole || hasNoBody(req)) && req.URL.Scheme == "http" && slices.Contains(plainMethods, req.Method) && len(req.Trailer) == 0 &&
+		len(req.Header["Upgrade"]) == 0 && len(req.Header["Expect"]) == 0 && !req.Close && isWellFormed(req.Header)
+}
+
+var plainMethods = []string{http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
+
+func isWellFormed(h http.Header) bool {
+	for name, values := range h {
+		if !httpguts.ValidHeaderFieldName(name) || slices.ContainsFunc(values, func(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }) {
+			return false
+		}
+	}
+	return true
 }
 
 func hasNoBody(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }

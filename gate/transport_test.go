@@ -183,27 +183,59 @@ func TestAConnectionThatTheUpstreamClosedIsReplaced(t *testing.T) {
 // A request that may have had an effect is not sent again.
 func TestAPostIsSentOnce(t *testing.T) {
 	t.Parallel()
-	s := startScripted(t, func(c net.Conn, _, k int) bool { return k == 1 && say(c, fine) })
+	for name, body := range map[string]func() (io.Reader, int64){
+		"with a body":    func() (io.Reader, int64) { return newWholeBody([]byte("order")), 5 },
+		"without a body": func() (io.Reader, int64) { return nil, 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startScripted(t, func(c net.Conn, _, k int) bool { return k == 1 && say(c, fine) })
+			tr := newTransport()
+			defer tr.close()
+			post := func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				content, length := body()
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addr+"/", content)
+				require.NoError(t, err)
+				req.ContentLength = length
+				res, err := tr.RoundTrip(req)
+				if err != nil {
+					return err
+				}
+				defer res.Body.Close()
+				_, err = io.ReadAll(res.Body)
+				return err
+			}
+			require.NoError(t, post())
+			require.Error(t, post())
+			require.EqualValues(t, 2, s.requests.Load())
+		})
+	}
+}
+
+// What would not be one request by the letter is not sent.
+func TestWhatIsNoRequestIsNotSent(t *testing.T) {
+	t.Parallel()
+	s := startScripted(t, func(c net.Conn, _, _ int) bool { return say(c, fine) })
 	tr := newTransport()
 	defer tr.close()
-	post := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.addr+"/", newWholeBody([]byte("order")))
+	for name, spoil := range map[string]func(*http.Request){
+		"a method with a space": func(r *http.Request) { r.Method = "GET /smuggled" },
+		"a method with a line":  func(r *http.Request) { r.Method = "GET / HTTP/1.1\r\nX:" },
+		"a line in a header":    func(r *http.Request) { r.Header["X-A"] = []string{"a\r\nX-B: b"} },
+		"a line in a name":      func(r *http.Request) { r.Header["X-A\r\nX-B"] = []string{"b"} },
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.addr+"/", nil)
 		require.NoError(t, err)
-		req.ContentLength = 5
+		spoil(req)
 		res, err := tr.RoundTrip(req)
-		if err != nil {
-			return err
+		if err == nil {
+			require.NoError(t, res.Body.Close())
 		}
-		defer res.Body.Close()
-		_, err = io.ReadAll(res.Body)
-		return err
+		require.Error(t, err, name)
 	}
-	require.NoError(t, post())
-	require.Error(t, post())
-	require.EqualValues(t, 2, s.requests.Load())
-	require.EqualValues(t, 1, s.conns.Load())
+	require.Zero(t, s.requests.Load())
 }
 
 // What an upstream does wrong is an error of that one request, which is not sent again.
@@ -214,7 +246,7 @@ func TestAnUpstreamThatAnswersWronglyIsAskedOnce(t *testing.T) {
 		"half a header": func(c net.Conn) bool { say(c, "HTTP/1.1 200 OK\r\nContent-Le"); return false },
 		"no HTTP":       func(c net.Conn) bool { return say(c, "hello\r\n\r\n") },
 		"a long header": func(c net.Conn) bool {
-			return say(c, "HTTP/1.1 200 OK\r\n"+strings.Repeat("X-A: "+strings.Repeat("a", 1000)+"\r\n", 70)+"\r\n")
+			return say(c, "HTTP/1.1 200 OK\r\n"+strings.Repeat("X-A: "+strings.Repeat("a", 1000)+"\r\n", 70)+"Content-Length: 2\r\n\r\nok")
 		},
 		"hints without end": func(c net.Conn) bool { return say(c, strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", 20)+fine) },
 		"another protocol": func(c net.Conn) bool {
@@ -266,6 +298,32 @@ func TestAConnectionWhoseAnswerWasNotReadToItsEndIsNotUsedAgain(t *testing.T) {
 			require.EqualValues(t, 2, s.conns.Load())
 		})
 	}
+}
+
+// The rest of an answer that was given up is no answer to the next request, however late it comes.
+func TestTheRestOfAnAnswerIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	s := startScripted(t, func(c net.Conn, conn, k int) bool {
+		switch {
+		case conn == 1 && k == 1:
+			return say(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok")
+		case conn == 1:
+			return say(c, strings.Repeat("a", 98)+fine)
+		}
+		return say(c, fine)
+	})
+	tr := newTransport()
+	defer tr.close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.addr+"/", nil)
+	require.NoError(t, err)
+	res, err := tr.RoundTrip(req)
+	require.NoError(t, err)
+	_, err = io.CopyN(io.Discard, res.Body, 2)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	body, err := get(t, tr, http.MethodGet, s.addr)
+	require.NoError(t, err)
+	require.Equal(t, "ok", body)
 }
 
 // A request that is over, for whatever reason, does not wait for its upstream, and says why it is over.
