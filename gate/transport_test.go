@@ -235,7 +235,7 @@ func TestWhatIsNoRequestIsNotSent(t *testing.T) {
 		}
 		require.Error(t, err, name)
 	}
-	require.Zero(t, s.requests.Load())
+	require.Zero(t, s.conns.Load())
 }
 
 // What an upstream does wrong is an error of that one request, which is not sent again.
