@@ -81,13 +81,13 @@ func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
 			g.log.ErrorContext(r.Context(), "panic", "panic", fmt.Sprint(failure), "request_id", x.id)
 			x.cause = fmt.Errorf("panic: %v", failure)
 		}
+		g.metrics.observe(x, time.Since(started))
+		x.report(started)
+		x.w.extend() // what is still buffered goes out after this
 		if x.token.next && x.stream == nil && x.code == "" && failure == nil {
 			_ = x.w.control.Flush() // the client has its answer, or is gone, before the next request's token is signed
 			g.signer.signNext(x.principal, x.route.upstream)
 		}
-		g.metrics.observe(x, time.Since(started))
-		x.report(started)
-		x.w.extend() // what is still buffered goes out after this
 		if failure != nil {
 			panic(http.ErrAbortHandler)
 		}

@@ -3,6 +3,7 @@ package gate
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -219,11 +220,12 @@ type upstreamBody struct {
 	res       *http.Response
 	stop      func() bool
 	ended     bool
+	err       error // that ended it, given again to whoever goes on reading
 }
 
 func (b *upstreamBody) Read(p []byte) (int, error) {
 	if b.ended {
-		return 0, io.EOF
+		return 0, cmp.Or(b.err, http.ErrBodyReadAfterClose)
 	}
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
@@ -231,6 +233,7 @@ func (b *upstreamBody) Read(p []byte) (int, error) {
 		if ctx := b.res.Request.Context(); !errors.Is(err, io.EOF) && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
+		b.err = err
 	}
 	return n, err //nolint:wrapcheck // the proxy knows its connections' errors
 }

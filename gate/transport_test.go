@@ -326,6 +326,26 @@ func TestTheRestOfAnAnswerIsNoAnswer(t *testing.T) {
 	require.Equal(t, "ok", body)
 }
 
+// Half an answer stays half an answer, however often it is read on.
+func TestABrokenBodyStaysBroken(t *testing.T) {
+	t.Parallel()
+	s := startScripted(t, func(c net.Conn, _, _ int) bool {
+		say(c, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok")
+		return false
+	})
+	tr := newTransport()
+	defer tr.close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.addr+"/", nil)
+	require.NoError(t, err)
+	res, err := tr.RoundTrip(req)
+	require.NoError(t, err)
+	for range 3 {
+		_, err = io.ReadAll(res.Body)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	}
+	require.NoError(t, res.Body.Close())
+}
+
 // A request that is over, for whatever reason, does not wait for its upstream, and says why it is over.
 func TestARequestThatIsOverLeavesItsUpstream(t *testing.T) {
 	t.Parallel()
