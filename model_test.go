@@ -29,6 +29,7 @@ type world struct {
 // life is an order, its events so far, and the jobs that were asked for and have not been done.
 type life struct {
 	order  *millrace.Order
+	placed *millrace.Order // as it began
 	events []millrace.Event
 	jobs   []millrace.Job
 	calls  []call // that have left, and whose answers have not come back
@@ -65,6 +66,7 @@ func newWorld(t *rapid.T) *world {
 		l := &life{order: o}
 		w.orders = append(w.orders, l)
 		w.take(l)
+		l.placed = o.Clone()
 	}
 	return w
 }
@@ -370,6 +372,7 @@ func (w *world) check(t *rapid.T) {
 			require.True(t, from.MayBecome(e.Status), "%s to %s", from, e.Status)
 			from = e.Status
 		}
+		require.Equal(t, l.placed, o.AsPlaced(), "how it began can be told from how it is")
 		last := l.events[len(l.events)-1]
 		require.Equal(t, []any{last.Status, last.Version}, []any{o.Status, o.Version}, "the order is as its last event says")
 		captures, captured, back := 0, int64(0), int64(0)

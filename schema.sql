@@ -184,7 +184,6 @@ CREATE TABLE idempotency_keys (
     key          text NOT NULL,
     request_hash bytea NOT NULL,
     order_id     uuid NOT NULL,
-    response     bytea,
     created_at   timestamptz NOT NULL,
     PRIMARY KEY (principal, key)
 ) WITH (autovacuum_vacuum_cost_delay = 10, autovacuum_vacuum_insert_threshold = -1);
@@ -211,4 +210,4 @@ ALTER TABLE order_events
     ALTER COLUMN at SET STATISTICS 0;
 ALTER TABLE idempotency_keys
     ALTER COLUMN principal SET STATISTICS 10, ALTER COLUMN key SET STATISTICS 10, ALTER COLUMN created_at SET STATISTICS 10,
-    ALTER COLUMN request_hash SET STATISTICS 0, ALTER COLUMN order_id SET STATISTICS 0, ALTER COLUMN response SET STATISTICS 0;
+    ALTER COLUMN request_hash SET STATISTICS 0, ALTER COLUMN order_id SET STATISTICS 0;

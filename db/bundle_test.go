@@ -78,7 +78,7 @@ func (b *testBundle) placeMany(n int, skus ...string) []uuid.UUID {
 	ids := make([]uuid.UUID, n)
 	b.concurrently(n, func(i int) error {
 		placed, err := b.store.PlaceOrder(b.t.Context(), placement(b.ada, uuid.NewString(), request(skus...)))
-		ids[i] = placed.OrderID
+		ids[i] = placed.Order.ID
 		return err
 	})
 	return ids

@@ -98,8 +98,8 @@ func orKeep(new *string, old string) string {
 	return old
 }
 
-// EraseCustomer removes a customer's personal data: from the customer, from the orders and from the stored answers. The orders, their
-// sums and their events stay. Erasing twice is once; a subject without a customer is CodeNotFound.
+// EraseCustomer removes a customer's personal data: from the customer and from the orders. The orders, their sums and their events
+// stay. Erasing twice is once; a subject without a customer is CodeNotFound.
 func (s *Store) EraseCustomer(ctx context.Context, subject string) error {
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		q := dbsqlc.New(tx)
@@ -107,10 +107,7 @@ func (s *Store) EraseCustomer(ctx context.Context, subject string) error {
 		if err != nil {
 			return err
 		}
-		if err := q.EraseOrders(ctx, id); err != nil {
-			return err
-		}
-		return q.EraseResponses(ctx, subject)
+		return q.EraseOrders(ctx, id)
 	})
 	return translate(err)
 }

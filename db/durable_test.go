@@ -99,7 +99,7 @@ func TestWhatWasAcknowledgedSurvivesTheServersDeath(t *testing.T) {
 					mu.Unlock()
 					return
 				}
-				if acknowledged[key] = placed.OrderID; len(acknowledged) == enough {
+				if acknowledged[key] = placed.Order.ID; len(acknowledged) == enough {
 					close(reached)
 				}
 				mu.Unlock()
@@ -127,7 +127,7 @@ func TestWhatWasAcknowledgedSurvivesTheServersDeath(t *testing.T) {
 		require.NoError(t, err)
 		again, err := b.store.PlaceOrder(t.Context(), placement(b.ada, key, request("TEA-001", "TEA-001")))
 		require.NoError(t, err)
-		require.Equal(t, first.OrderID, again.OrderID)
+		require.Equal(t, first.Order.ID, again.Order.ID)
 	}
 	require.EqualValues(t, len(acknowledged)+len(open), b.count("SELECT count(*) FROM orders"), "one order for each key")
 	b.requireSound()
@@ -245,24 +245,24 @@ func TestACommitWhoseAnswerIsLostIsUnknownAndSettledByTheKey(t *testing.T) {
 
 				// The same for a step, and for the stock.
 				cutter.expect(c.fate)
-				requireCode(t, millrace.CodeUnknown, s.ReserveStock(t.Context(), placed.OrderID))
-				require.NoError(t, s.ReserveStock(t.Context(), placed.OrderID))
+				requireCode(t, millrace.CodeUnknown, s.ReserveStock(t.Context(), placed.Order.ID))
+				require.NoError(t, s.ReserveStock(t.Context(), placed.Order.ID))
 				settle := func() error {
-					_, err := s.SettlePayment(t.Context(), b.find(placed.OrderID), 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
+					_, err := s.SettlePayment(t.Context(), b.find(placed.Order.ID), 1, millrace.PaymentResult{Outcome: millrace.OutcomeApproved, Reference: "ch_1", Captured: true}, "job:test")
 					return err
 				}
 				cutter.expect(c.fate)
 				requireCode(t, millrace.CodeUnknown, settle())
 				require.NoError(t, settle())
 				refund := func() error {
-					_, err := s.RefundOrder(t.Context(), placed.OrderID, 250, "r1", "operator:test")
+					_, err := s.RefundOrder(t.Context(), placed.Order.ID, 250, "r1", "operator:test")
 					return err
 				}
 				cutter.expect(c.fate)
 				requireCode(t, millrace.CodeUnknown, refund())
 				require.NoError(t, refund())
-				require.Equal(t, []string{"order.placed", "stock.reserved", "payment.authorized", "payment.captured"}, b.events(placed.OrderID))
-				require.Len(t, b.find(placed.OrderID).Transactions, 3, "authorize, capture, one refund")
+				require.Equal(t, []string{"order.placed", "stock.reserved", "payment.authorized", "payment.captured"}, b.events(placed.Order.ID))
+				require.Len(t, b.find(placed.Order.ID).Transactions, 3, "authorize, capture, one refund")
 				b.requireSound()
 			})
 		})

@@ -153,7 +153,7 @@ func TestFollowersMissNothingWhileManyWrite(t *testing.T) {
 				return err
 			}
 			for _, d := range []deed{reserve, paid, labeled, delivered} {
-				if err := d(t.Context(), s, placed.OrderID); err != nil {
+				if err := d(t.Context(), s, placed.Order.ID); err != nil {
 					return err
 				}
 			}

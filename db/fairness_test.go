@@ -41,7 +41,7 @@ func (b *testBundle) rush(stores []*db.Store, orders int) []*submission {
 			for left.Add(-1) >= 0 {
 				s := &submission{submitted: time.Now()}
 				p, err := stores[c%len(stores)].PlaceOrder(b.t.Context(), placement(b.ada, uuid.NewString(), request("RARE-010")))
-				s.id, s.answered = p.OrderID, time.Now()
+				s.id, s.answered = p.Order.ID, time.Now()
 				if err != nil {
 					b.t.Errorf("place: %v", err)
 					return

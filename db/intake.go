@@ -23,15 +23,12 @@ type PlaceOrder struct {
 	Key         string // the client's Idempotency-Key, 1 to 255 bytes
 	RequestHash [32]byte
 	Request     millrace.OrderRequest
-	// Encode makes the answer that is stored with the key and given again to every replay. It is called before the commit.
-	Encode func(*millrace.Order) ([]byte, error)
 }
 
 // Placed is the answer to a PlaceOrder.
 type Placed struct {
-	OrderID  uuid.UUID
-	Response []byte // as Encode made it; nil for a replay whose personal data was erased since
-	Replayed bool
+	Order    *millrace.Order // as it was placed, however far it is since; personal data that was erased since is left out
+	Replayed bool            // this repeats an earlier answer
 }
 
 type intakeRequest struct {
@@ -40,8 +37,14 @@ type intakeRequest struct {
 	newcomer bool // the customer is taken for new, and made along with the order
 }
 
+// takenIn is what came of a request in its group: a new order, or that its key has made one before.
+type takenIn struct {
+	order   *millrace.Order
+	repeats uuid.UUID
+}
+
 // PlaceOrder takes an order in: the order, its lines, its first event, the idempotency record and the job that reserves its stock, in
-// one transaction. When it returns nil, they are durable. The same principal and key make one order: a replay gets the stored answer.
+// one transaction. When it returns nil, they are durable. The same principal and key make one order: a replay gets the same answer.
 //
 // Codes: invalid (the request can never succeed), key_reused (the key came with another request), in_flight (the first request under
 // this key is being worked on), busy, unavailable, unknown (repeat the request under the same key to find out).
@@ -57,10 +60,28 @@ func (s *Store) PlaceOrder(ctx context.Context, p PlaceOrder) (Placed, error) {
 	if !s.inFlight.add(id) {
 		return Placed{}, millrace.Errorf(millrace.CodeInFlight, "The first request under this Idempotency-Key is still being worked on: send it again shortly.")
 	}
-	r := &intakeRequest{PlaceOrder: p, customer: customer, newcomer: newcomer}
-	placed, err := s.intake.Do(ctx, r)
+	taken, err := s.intake.Do(ctx, &intakeRequest{PlaceOrder: p, customer: customer, newcomer: newcomer})
 	s.inFlight.remove(id)
-	return placed, translate(err)
+	if err != nil {
+		return Placed{}, translate(err)
+	}
+	if taken.order != nil {
+		return Placed{Order: taken.order}, nil
+	}
+	return s.placedBefore(ctx, taken.repeats)
+}
+
+// placedBefore is the answer to the request that made an order. It is not stored but made again, see docs/decisions/0021.
+func (s *Store) placedBefore(ctx context.Context, id uuid.UUID) (Placed, error) {
+	orders, err := s.read(ctx, []uuid.UUID{id}, withAddress|withLines)
+	if err != nil {
+		return Placed{}, translate(err)
+	}
+	o := orders[id]
+	if o == nil {
+		return Placed{}, errNoOrder()
+	}
+	return Placed{Order: o.AsPlaced(), Replayed: true}, nil
 }
 
 // orderingCustomer is the customer that orders, loaded as far as the request needs it, and whether it is taken for one whom nobody has seen
@@ -98,7 +119,7 @@ const priceGuesses = 5
 // flushIntake takes in a group of orders in one round trip. It counts on the prices that it remembers, on keys that are new and on
 // strangers being newcomers; where the transaction finds that one of them does not hold, it looks and tries again. A key or a customer that
 // was found is not in the way once more, so these tries end by themselves; those by prices end with the catalogue held still.
-func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[Placed], error) {
+func (s *Store) flushIntake(ctx context.Context, requests []*intakeRequest) ([]group.Outcome[takenIn], error) {
 	guesses := 0
 	for {
 		var in intakeSet
@@ -208,7 +229,7 @@ func (s *Store) makeOrders(ctx context.Context, q *dbsqlc.Queries, requests []*i
 		return err
 	}
 	in.header.CatalogueVersion, in.priced = prices.version, prices.source
-	in.outcomes = make([]group.Outcome[Placed], len(requests))
+	in.outcomes = make([]group.Outcome[takenIn], len(requests))
 	in.newcomers.At = s.now()
 	for i, r := range requests {
 		if r.newcomer {
@@ -267,36 +288,32 @@ func skusOf(requests []*intakeRequest) []string {
 	return slices.Compact(skus)
 }
 
-func replay(r *intakeRequest, k dbsqlc.IdempotencyKeysRow) group.Outcome[Placed] {
+func replay(r *intakeRequest, k dbsqlc.IdempotencyKeysRow) group.Outcome[takenIn] {
 	if subtle.ConstantTimeCompare(k.RequestHash, r.RequestHash[:]) != 1 {
-		return group.Outcome[Placed]{Err: millrace.Errorf(millrace.CodeKeyReused, "This Idempotency-Key was used for another request: take a new key for a new order.")}
+		return group.Outcome[takenIn]{Err: millrace.Errorf(millrace.CodeKeyReused, "This Idempotency-Key was used for another request: take a new key for a new order.")}
 	}
-	return group.Outcome[Placed]{Answer: Placed{OrderID: k.OrderID, Response: k.Response, Replayed: true}}
+	return group.Outcome[takenIn]{Answer: takenIn{repeats: k.OrderID}}
 }
 
-// prepare makes the order of a request and its answer, and adds them to the set to write.
-func (s *Store) prepare(r *intakeRequest, catalogue map[string]millrace.Product, w *intakeSet) group.Outcome[Placed] {
+// prepare makes the order of a request, and adds it to the set to write.
+func (s *Store) prepare(r *intakeRequest, catalogue map[string]millrace.Product, w *intakeSet) group.Outcome[takenIn] {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return group.Outcome[Placed]{Err: err}
+		return group.Outcome[takenIn]{Err: err}
 	}
 	o, err := millrace.NewOrder(id, r.customer, &r.Request, catalogue, s.now(), "customer:"+r.Principal.Subject)
 	if err != nil {
-		return group.Outcome[Placed]{Err: err}
+		return group.Outcome[takenIn]{Err: err}
 	}
-	response, err := r.Encode(o)
-	if err == nil {
-		err = w.add(o, r, response)
+	if err := w.add(o, r); err != nil {
+		return group.Outcome[takenIn]{Err: fmt.Errorf("encode the order: %w", err)}
 	}
-	if err != nil {
-		return group.Outcome[Placed]{Err: fmt.Errorf("encode the order: %w", err)}
-	}
-	return group.Outcome[Placed]{Answer: Placed{OrderID: o.ID, Response: response}}
+	return group.Outcome[takenIn]{Answer: takenIn{order: o}}
 }
 
-// intakeSet gathers new orders as columns, and what each request is answered.
+// intakeSet gathers new orders as columns, and what came of each request.
 type intakeSet struct {
-	outcomes  []group.Outcome[Placed]
+	outcomes  []group.Outcome[takenIn]
 	orders    []*millrace.Order
 	jobs      []millrace.Job
 	newcomers dbsqlc.InsertCustomersParams
@@ -308,7 +325,7 @@ type intakeSet struct {
 	priced    source
 }
 
-func (w *intakeSet) add(o *millrace.Order, r *intakeRequest, response []byte) error {
+func (w *intakeSet) add(o *millrace.Order, r *intakeRequest) error {
 	shipTo, err := addressJSON(o.ShipTo)
 	if err != nil {
 		return err
@@ -328,7 +345,6 @@ func (w *intakeSet) add(o *millrace.Order, r *intakeRequest, response []byte) er
 	k.Keys = append(k.Keys, r.Key)
 	k.RequestHashes = append(k.RequestHashes, r.RequestHash[:])
 	k.OrderIds = append(k.OrderIds, o.ID)
-	k.Responses = append(k.Responses, response)
 	k.CreatedAts = append(k.CreatedAts, o.PlacedAt)
 
 	for _, l := range o.Lines {

@@ -207,7 +207,7 @@ func TestAStrangersOrderIsOneTrip(t *testing.T) {
 			placed, err = s.PlaceOrder(t.Context(), placement(p, uuid.NewString(), request("TEA-001")))
 			require.NoError(t, err)
 		})
-		return b.find(placed.OrderID).CustomerID, n
+		return b.find(placed.Order.ID).CustomerID, n
 	}
 	place("the first") // reads the prices
 	_, n := place("new")

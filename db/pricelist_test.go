@@ -41,7 +41,7 @@ func TestAnOrderIsNeverPricedBelowAPriceThatWasAnsweredBeforeIt(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if paid := b.find(placed.OrderID).Lines[0].UnitPriceMinor; paid < atLeast {
+			if paid := b.find(placed.Order.ID).Lines[0].UnitPriceMinor; paid < atLeast {
 				return fmt.Errorf("sold at %d after %d was answered", paid, atLeast)
 			}
 			return nil

@@ -384,7 +384,7 @@ func TestStockIsConservedWhateverHappens(t *testing.T) {
 		skus := shuffled([]string{"TEA-001", "CUP-002", "RARE-010", "TEA-001"})[:1+rand.N(4)]
 		placed, err := s.PlaceOrder(ctx, placement(b.ada, uuid.NewString(), request(skus...)))
 		mu.Lock()
-		ids = append(ids, placed.OrderID)
+		ids = append(ids, placed.Order.ID)
 		mu.Unlock()
 		return err
 	}

@@ -68,7 +68,7 @@ type Store struct {
 	pool   *pgxpool.Pool
 	river  *river.Client[pgx.Tx]
 
-	intake     *group.Committer[*intakeRequest, Placed]
+	intake     *group.Committer[*intakeRequest, takenIn]
 	steps      *group.Committer[*command, *millrace.Order]
 	allocation *group.Committer[uuid.UUID, struct{}]
 	reads      *group.Committer[uuid.UUID, *millrace.Order]

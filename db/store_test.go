@@ -81,15 +81,14 @@ func request(skus ...string) millrace.OrderRequest {
 
 func placement(p millrace.Principal, key string, r millrace.OrderRequest) db.PlaceOrder {
 	body, _ := json.Marshal(r)
-	return db.PlaceOrder{Principal: p, Key: key, RequestHash: sha256.Sum256(body), Request: r,
-		Encode: func(o *millrace.Order) ([]byte, error) { return json.Marshal(o.ID) }}
+	return db.PlaceOrder{Principal: p, Key: key, RequestHash: sha256.Sum256(body), Request: r}
 }
 
 func (b *testBundle) place(skus ...string) uuid.UUID {
 	b.t.Helper()
 	placed, err := b.store.PlaceOrder(b.t.Context(), placement(b.ada, uuid.NewString(), request(skus...)))
 	require.NoError(b.t, err)
-	return placed.OrderID
+	return placed.Order.ID
 }
 
 func (b *testBundle) find(id uuid.UUID) *millrace.Order {

@@ -9,7 +9,7 @@
 // Every request but those to public paths carries a valid identity, or gets 401; customers see their own orders alone, and another's
 // is not found like one that does not exist. A body is at most 64 KiB of valid UTF-8 JSON with known fields, checked before anything
 // is written. Every error is an RFC 9457 problem with a stable code and a message that says what to do; causes go to the log.
-// A repeated order is answered with the bytes of the first answer; other calls that are repeated change nothing more and show what is.
+// A repeated order is answered as the first time, byte for byte by the same build; other calls that are repeated change nothing more and show what is.
 //
 // # What a request passes through
 //

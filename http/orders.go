@@ -20,7 +20,7 @@ import (
 
 func (s *Server) registerOrders() {
 	handle(s, operation{id: "place-order", method: http.MethodPost, path: "/v1/orders", tag: "orders", summary: "Place an order",
-		description: "Prices come from the catalogue. The answer comes after the order is durable. Send the same request again under the same key when in doubt: it is answered with the bytes of the first answer and makes no second order.",
+		description: "Prices come from the catalogue. The answer comes after the order is durable. Send the same request again under the same key when in doubt: it is answered as the first time, with the order as it was placed, and makes no second order.",
 		who:         participants, success: http.StatusCreated, statuses: []int{http.StatusConflict, http.StatusUnprocessableEntity},
 		describe: s.answersWith(reflect.TypeFor[Order]())}, s.placeOrder)
 	handle(s, operation{id: "list-orders", method: http.MethodGet, path: "/v1/orders", tag: "orders", summary: "List orders, newest first",
@@ -96,24 +96,17 @@ func (s *Server) placeOrder(ctx context.Context, in *placeOrderInput) (*orderCre
 	if err != nil {
 		return nil, err
 	}
-	placed, err := s.config.Store.PlaceOrder(ctx, db.PlaceOrder{Principal: p, Key: string(in.Key), RequestHash: hash, Request: in.Body.domain(),
-		Encode: func(o *millrace.Order) ([]byte, error) { return encodeJSON(orderFor(p, o)) }})
+	placed, err := s.config.Store.PlaceOrder(ctx, db.PlaceOrder{Principal: p, Key: string(in.Key), RequestHash: hash, Request: in.Body.domain()})
 	if err != nil {
 		return nil, err
 	}
-	out := &orderCreated{Location: orderPath(placed.OrderID), ContentType: "application/json", Body: placed.Response}
+	body, err := encodeJSON(orderFor(p, placed.Order))
+	if err != nil {
+		return nil, err
+	}
+	out := &orderCreated{Location: orderPath(placed.Order.ID), ContentType: "application/json", Body: body}
 	if placed.Replayed {
 		out.Replayed = "true"
-	}
-	if out.Body == nil {
-		// The stored answer was erased with the customer's personal data: what is left is the order as it stands.
-		o, err := s.config.Store.FindOrder(ctx, placed.OrderID)
-		if err != nil {
-			return nil, err
-		}
-		if out.Body, err = encodeJSON(orderFor(p, o)); err != nil {
-			return nil, err
-		}
 	}
 	return out, nil
 }

@@ -100,9 +100,9 @@ func (b *testBundle) place(method, country string, skus ...string) uuid.UUID {
 		r.Lines = append(r.Lines, millrace.LineRequest{SKU: sku, Quantity: 1})
 	}
 	placed, err := b.store.PlaceOrder(b.t.Context(), db.PlaceOrder{Principal: millrace.Principal{Subject: "ada"}, Key: uuid.NewString(),
-		RequestHash: sha256.Sum256(nil), Request: r, Encode: func(*millrace.Order) ([]byte, error) { return []byte("{}"), nil }})
+		RequestHash: sha256.Sum256(nil), Request: r})
 	require.NoError(b.t, err)
-	return placed.OrderID
+	return placed.Order.ID
 }
 
 func (b *testBundle) find(id uuid.UUID) *millrace.Order {

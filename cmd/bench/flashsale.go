@@ -251,6 +251,5 @@ func requestFor(sku string) db.PlaceOrder {
 	return db.PlaceOrder{Key: uuid.NewString(), RequestHash: sha256.Sum256([]byte("bench")),
 		Request: millrace.OrderRequest{PaymentMethod: "pm_ok", Email: "bench@example.com",
 			ShipTo: &millrace.Address{Name: "Ada Lovelace", Line1: "12 Mill Lane", City: "Bath", PostalCode: "BA1 1AA", Country: "GB"},
-			Lines:  []millrace.LineRequest{{SKU: sku, Quantity: 1}}},
-		Encode: func(*millrace.Order) ([]byte, error) { return responseSample, nil }}
+			Lines:  []millrace.LineRequest{{SKU: sku, Quantity: 1}}}}
 }

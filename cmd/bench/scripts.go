@@ -22,8 +22,8 @@ VALUES (NEWID, '00000000-0000-7000-8000-000000000001', nextval('bench_received')
 INSERT INTO order_lines (order_id, n, sku, name, quantity, unit_price_minor, total_minor)
 VALUES (:id, 1, 'SKU-' || lpad(:a::text, 6, '0'), 'Product', 1, 1000, 1000), (:id, 2, 'SKU-' || lpad(:b::text, 6, '0'), 'Product', 2, 1000, 2000);
 `+insertEvent(1, "order.placed", "pending", "unpaid", "unfulfilled")+`
-INSERT INTO idempotency_keys (principal, key, request_hash, order_id, response, created_at)
-VALUES ('bench', :id, '\x0000000000000000000000000000000000000000000000000000000000000000', :id, repeat('a', 880)::bytea, now());
+INSERT INTO idempotency_keys (principal, key, request_hash, order_id, created_at)
+VALUES ('bench', :id, '\x0000000000000000000000000000000000000000000000000000000000000000', :id, now());
 `+job+`COMMIT;
 `)
 }

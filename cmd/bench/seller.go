@@ -82,8 +82,12 @@ func (c *sellCmd) buy(ctx context.Context, p *pipeline, n int) (attempt, error) 
 	request.Principal = millrace.Principal{Subject: fmt.Sprintf("buyer-%d-%d", os.Getpid(), n%1000)}
 	a.posted = time.Now().UnixNano()
 	placed, err := p.store.PlaceOrder(ctx, request)
-	a.id, a.acknowledged = placed.OrderID, time.Now().UnixNano()
-	return a, err
+	a.acknowledged = time.Now().UnixNano()
+	if err != nil {
+		return a, err
+	}
+	a.id = placed.Order.ID
+	return a, nil
 }
 
 // seller is a sellCmd in a process of its own, as the sale sees it.

@@ -105,15 +105,6 @@ func (q *Queries) EraseOrders(ctx context.Context, customerID uuid.UUID) error {
 	return err
 }
 
-const eraseResponses = `-- name: EraseResponses :exec
-UPDATE idempotency_keys SET response = NULL WHERE principal = $1
-`
-
-func (q *Queries) EraseResponses(ctx context.Context, principal string) error {
-	_, err := q.db.Exec(ctx, eraseResponses, principal)
-	return err
-}
-
 const findCustomer = `-- name: FindCustomer :one
 SELECT id, subject, email, name, phone, address, created_at, updated_at, erased_at FROM customers WHERE subject = $1
 `

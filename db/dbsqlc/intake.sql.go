@@ -37,7 +37,7 @@ func (q *Queries) HoldCatalogue(ctx context.Context) (int64, error) {
 }
 
 const idempotencyKeys = `-- name: IdempotencyKeys :many
-SELECT k.principal, k.key, k.request_hash, k.order_id, k.response
+SELECT k.principal, k.key, k.request_hash, k.order_id
 FROM idempotency_keys k
 JOIN (SELECT unnest($1::text[]) AS principal, unnest($2::text[]) AS key) q
   ON q.principal = k.principal AND q.key = k.key
@@ -53,7 +53,6 @@ type IdempotencyKeysRow struct {
 	Key         string
 	RequestHash []byte
 	OrderID     uuid.UUID
-	Response    []byte
 }
 
 func (q *Queries) IdempotencyKeys(ctx context.Context, arg IdempotencyKeysParams) ([]IdempotencyKeysRow, error) {
@@ -70,7 +69,6 @@ func (q *Queries) IdempotencyKeys(ctx context.Context, arg IdempotencyKeysParams
 			&i.Key,
 			&i.RequestHash,
 			&i.OrderID,
-			&i.Response,
 		); err != nil {
 			return nil, err
 		}
@@ -146,10 +144,10 @@ func (q *Queries) InsertClaimedJobs(ctx context.Context, arg InsertClaimedJobsPa
 }
 
 const insertIdempotencyKeys = `-- name: InsertIdempotencyKeys :exec
-INSERT INTO idempotency_keys (principal, key, request_hash, order_id, response, created_at)
-SELECT r.principal, r.key, r.request_hash, r.order_id, r.response, r.created_at
+INSERT INTO idempotency_keys (principal, key, request_hash, order_id, created_at)
+SELECT r.principal, r.key, r.request_hash, r.order_id, r.created_at
 FROM (SELECT unnest($1::text[]) AS principal, unnest($2::text[]) AS key, unnest($3::bytea[]) AS request_hash,
-             unnest($4::uuid[]) AS order_id, unnest($5::bytea[]) AS response, unnest($6::timestamptz[]) AS created_at) r
+             unnest($4::uuid[]) AS order_id, unnest($5::timestamptz[]) AS created_at) r
 ORDER BY r.principal, r.key
 `
 
@@ -158,7 +156,6 @@ type InsertIdempotencyKeysParams struct {
 	Keys          []string
 	RequestHashes [][]byte
 	OrderIds      []uuid.UUID
-	Responses     [][]byte
 	CreatedAts    []time.Time
 }
 
@@ -170,7 +167,6 @@ func (q *Queries) InsertIdempotencyKeys(ctx context.Context, arg InsertIdempoten
 		arg.Keys,
 		arg.RequestHashes,
 		arg.OrderIds,
-		arg.Responses,
 		arg.CreatedAts,
 	)
 	return err

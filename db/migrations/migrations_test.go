@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { dbtest.Main(m, dbtest.NoLeaks()) }
 
 // newest is the version that the migrations lead to.
-const newest = int64(10)
+const newest = int64(11)
 
 // empty makes a database without anything in it.
 func empty(t *testing.T) (url string, pool *pgxpool.Pool) {
@@ -50,7 +50,7 @@ func describe(t *testing.T, pool *pgxpool.Pool) []string {
 		WITH relation AS (SELECT * FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE 'goose_db_version%')
 		SELECT format('relation %s %s %s %s', relkind, relname, relpersistence, reloptions) FROM relation
 		UNION ALL
-		SELECT format('column %s %s %s %s not null %s default %s identity %s generated %s collation %s statistics %s', c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+		SELECT format('column %s %s %s %s not null %s default %s identity %s generated %s collation %s statistics %s', c.relname, row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum), a.attname, format_type(a.atttypid, a.atttypmod),
 			a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity, a.attgenerated, a.attcollation::regcollation, a.attstattarget)
 		FROM relation c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 		LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum

@@ -32,8 +32,5 @@ WHERE subject = @subject RETURNING id;
 UPDATE orders SET email = '', ship_to = NULL, revision = revision + 1
 WHERE id IN (SELECT x.id FROM orders x WHERE x.customer_id = @customer_id ORDER BY x.id FOR UPDATE);
 
--- name: EraseResponses :exec
-UPDATE idempotency_keys SET response = NULL WHERE principal = @principal;
-
 -- name: DropOldKeys :execrows
 DELETE FROM idempotency_keys WHERE created_at < @before;

@@ -1,5 +1,5 @@
 -- name: IdempotencyKeys :many
-SELECT k.principal, k.key, k.request_hash, k.order_id, k.response
+SELECT k.principal, k.key, k.request_hash, k.order_id
 FROM idempotency_keys k
 JOIN (SELECT unnest(@principals::text[]) AS principal, unnest(@keys::text[]) AS key) q
   ON q.principal = k.principal AND q.key = k.key;
@@ -34,10 +34,10 @@ RETURNING id, args, kind, max_attempts, priority, queue, created_at;
 -- name: InsertIdempotencyKeys :exec
 -- In the order of the key, so that two processes with the same keys wait for each other instead of deadlocking. A key that another
 -- process has just used is a unique violation, after which the group looks again and answers with what is stored.
-INSERT INTO idempotency_keys (principal, key, request_hash, order_id, response, created_at)
-SELECT r.principal, r.key, r.request_hash, r.order_id, r.response, r.created_at
+INSERT INTO idempotency_keys (principal, key, request_hash, order_id, created_at)
+SELECT r.principal, r.key, r.request_hash, r.order_id, r.created_at
 FROM (SELECT unnest(@principals::text[]) AS principal, unnest(@keys::text[]) AS key, unnest(@request_hashes::bytea[]) AS request_hash,
-             unnest(@order_ids::uuid[]) AS order_id, unnest(@responses::bytea[]) AS response, unnest(@created_ats::timestamptz[]) AS created_at) r
+             unnest(@order_ids::uuid[]) AS order_id, unnest(@created_ats::timestamptz[]) AS created_at) r
 ORDER BY r.principal, r.key;
 
 -- name: InsertLines :exec

@@ -202,9 +202,9 @@ func (b *testBundle) place(p millrace.Principal, skus ...string) uuid.UUID {
 	body, err := json.Marshal(r)
 	require.NoError(b.t, err)
 	placed, err := b.store.PlaceOrder(b.t.Context(), db.PlaceOrder{Principal: p, Key: uuid.NewString(), RequestHash: sha256.Sum256(body),
-		Request: r, Encode: func(o *millrace.Order) ([]byte, error) { return json.Marshal(o.ID) }})
+		Request: r})
 	require.NoError(b.t, err)
-	return placed.OrderID
+	return placed.Order.ID
 }
 
 func (b *testBundle) find(id uuid.UUID) *millrace.Order {
