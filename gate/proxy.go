@@ -59,6 +59,9 @@ func (g *Gate) rewrite(pr *httputil.ProxyRequest) {
 
 // modifyResponse cleans what the upstream says and recognises answers that are streams.
 func (g *Gate) modifyResponse(res *http.Response) error {
+	if res.StatusCode < http.StatusContinue { // net/http reads 000 and cannot write it
+		return errNoStatus
+	}
 	x := exchangeOf(res.Request.Context())
 	g.cookies.cleanResponse(res.Header)
 	x.quota.write(res.Header)
@@ -82,7 +85,10 @@ func (g *Gate) modifyResponse(res *http.Response) error {
 	return nil
 }
 
-var errDraining = errors.New("this process is stopping")
+var (
+	errDraining = errors.New("this process is stopping")
+	errNoStatus = errors.New("the upstream's answer has no status that HTTP knows")
+)
 
 const eventStream = "text/event-stream"
 

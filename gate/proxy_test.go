@@ -1,7 +1,9 @@
 package gate
 
 import (
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -28,6 +30,18 @@ routes:
 	if strings.Contains(res.body, "127.0.0.1") {
 		t.Errorf("the cause reached the client: %s", res.body)
 	}
+}
+
+// What net/http reads and cannot write goes to no client, whichever way the request went.
+func TestAnAnswerWithoutAStatusIsNone(t *testing.T) {
+	t.Parallel()
+	upstream := startScripted(t, func(c net.Conn, _, _ int) bool { return say(c, "HTTP/1.1 000 OK\r\nContent-Length: 2\r\n\r\nok") })
+	b := setupRoutes(t, fmt.Sprintf(`
+routes:
+  - {path: /, upstream: "http://%s", allow: [public]}
+`, upstream.addr))
+	b.get("/a").want(t, 502, "upstream_failed")
+	b.do(b.client(), "PROPFIND", "/a", "").want(t, 502, "upstream_failed") // by http.Transport
 }
 
 func TestHalfAnAnswerIsNotTakenForAWholeOne(t *testing.T) {

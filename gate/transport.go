@@ -205,7 +205,7 @@ func (c *upstreamConn) exchange(req *http.Request) (*http.Response, error) {
 			return nil, err //nolint:wrapcheck // likewise
 		case res.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errUnaskedProto
-		case res.StatusCode >= http.StatusOK:
+		case res.StatusCode >= http.StatusOK, res.StatusCode < http.StatusContinue: // who is given one that is none refuses it
 			return res, nil
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -415,4 +416,83 @@ func TestConnectionsThatWaitTooLongAreClosed(t *testing.T) {
 	require.Len(t, tr.idle[s.addr], 1)
 	tr.close()
 	gone.Wait()
+}
+
+// Whatever an upstream answers, it is taken as net/http's transport takes it, and nothing that is left of it answers the next request.
+func FuzzAnswers(f *testing.F) {
+	for _, answer := range []string{
+		fine, fine + fine, "HTTP/1.1 204 No Content\r\n\r\n" + fine, "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\nto the end",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nTrailer: x\r\n\r\n" + fine, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0",
+		"HTTP/1.1 100 Continue\r\n\r\n" + fine, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", "HTTP/1.1 99 Odd\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+		"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "HTTP/1.1 200 OK\r\n folded: x\r\n\r\n", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok" + fine, "nonsense", "", "HTTP/1.1 000 \n\n0",
+	} {
+		f.Add(answer, true)
+		f.Add(answer, false)
+	}
+	f.Fuzz(func(t *testing.T, answer string, ends bool) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				wg.Go(func() {
+					defer c.Close()
+					in := bufio.NewReader(c)
+					for {
+						req, err := http.ReadRequest(in)
+						if err != nil {
+							return
+						}
+						if req.URL.Path == "/next" {
+							say(c, fine)
+						} else if say(c, answer); ends {
+							return
+						}
+					}
+				})
+			}
+		})
+		patience := 50 * time.Millisecond // with half an answer
+		if ends {
+			patience = 20 * time.Second
+		}
+		tr := newTransport()
+		got := answerOf(t, tr, l.Addr().String(), "/first", patience)
+		again := answerOf(t, tr, l.Addr().String(), "/next", 20*time.Second)
+		want := got
+		if ends {
+			want = answerOf(t, tr.full, l.Addr().String(), "/first", patience)
+		}
+		tr.close()
+		l.Close()
+		wg.Wait()
+		require.Equal(t, "200 ok", again)
+		if !strings.HasPrefix(want, "101 ") { // http.Transport hands the connection over with it
+			require.Equal(t, want, got)
+		}
+	})
+}
+
+// answerOf asks for a path and says what was answered.
+func answerOf(t *testing.T, rt http.RoundTripper, addr, path string, patience time.Duration) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)
+	require.NoError(t, err)
+	res, err := rt.RoundTrip(req)
+	if err != nil {
+		return "no answer"
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return fmt.Sprint(res.StatusCode, " broken after ", string(body))
+	}
+	return fmt.Sprint(res.StatusCode, " ", string(body))
 }
