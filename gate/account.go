@@ -129,10 +129,14 @@ func (g *Gate) signUpConfirm(x *exchange) *denial {
 	}
 	u, err := g.store.oneUser(ctx, `INSERT INTO gate.users (id, email, name, password_hash, roles, email_verified_at) VALUES ($1, $2, $3, $4, $5, now()) RETURNING `+userColumns,
 		id, email, p.Name, p.PasswordHash, nonNil(g.routes.Load().table.SignUp))
-	if err != nil && !errors.Is(err, ErrExists) {
+	if errors.Is(err, ErrExists) { // made meanwhile, in another way
+		x.note("sign_up", "refused", "", "exists")
+		return x.message("You have an account already", "It was made in another way since you asked for one, and its password is as it was.")
+	}
+	if err != nil {
 		return denyUnavailable.because(err)
 	}
-	x.note("sign_up", "ok", u.ID, "")
+	x.noteBy(u.ID, "sign_up", "ok", u.ID, "")
 	return x.message("Welcome", "Your account is ready. You can log in now.")
 }
 
@@ -191,6 +195,7 @@ func (g *Gate) resetConfirm(x *exchange) *denial {
 		return denyUnavailable.because(err)
 	}
 	x.note("reset_password", "ok", u.ID, "")
+	g.notice(x, email, "a new password was set for your account, by a link that we mailed.")
 	return x.message("Done", "Your new password is set, and all devices are logged out. You can log in now.")
 }
 
@@ -231,10 +236,24 @@ func (g *Gate) accountPage(x *exchange) *denial {
 }
 
 func (g *Gate) passwordPage(x *exchange) *denial {
-	if _, d := x.needSession(); d != nil {
+	p, d := x.needSession()
+	if d != nil {
 		return d
 	}
+	has, err := g.store.hasPassword(x.r.Context(), p.Subject)
+	switch {
+	case err != nil:
+		return denyUnavailable.because(err)
+	case !has:
+		return g.missPassword(x)
+	}
 	x.render(http.StatusOK, "password", page{Title: "Change your password"})
+	return nil
+}
+
+// missPassword tells someone who logs in at a provider how to get a password, without which nothing can be changed.
+func (g *Gate) missPassword(x *exchange) *denial {
+	x.render(http.StatusOK, "password", page{Title: "You have no password yet", Data: map[string]bool{"Mail": g.cfg.Mail != nil}})
 	return nil
 }
 

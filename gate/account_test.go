@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +103,26 @@ func TestSignUpIsCompletedByTheMailedLink(t *testing.T) {
 	}
 }
 
+// Who got an account in another way while the mail was under way keeps that, and is not told that the password of the sign-up is theirs.
+func TestSignUpDoesNotReplaceAnAccountMadeMeanwhile(t *testing.T) {
+	t.Parallel()
+	box, mail := withMail(t)
+	b := setupRoutes(t, signUpRoutes, mail)
+	b.post(b.client(), "/auth/signup", url.Values{"email": {"new@example.com"}, "password": {"a fresh password"}}).want(t, 200, "")
+	_, _, link := box.next()
+	if _, err := b.gate.Store().AddUser(t.Context(), NewUser{Email: "new@example.com", Roles: []string{"customer"}, Password: "another password"}); err != nil {
+		t.Fatal(err)
+	}
+	u, _ := url.Parse(link)
+	res := b.post(b.client(), "/auth/signup/confirm", url.Values{"token": {u.Query().Get("token")}, "password": {"a fresh password"}}, "Accept", "text/html")
+	res.want(t, 200, "")
+	if strings.Contains(res.body, "is ready") || !strings.Contains(res.body, "You have an account already") {
+		t.Errorf("told %s", res.body)
+	}
+	b.login(b.client(), "new@example.com", "a fresh password").want(t, 401, "bad_login")
+	b.loggedIn("new@example.com", "another password")
+}
+
 func TestSignUpDoesNotTellWhoHasAnAccount(t *testing.T) {
 	t.Parallel()
 	box, mail := withMail(t)
@@ -151,6 +172,8 @@ func TestSignUpExistsOnlyWhereTheRoutesSaySo(t *testing.T) {
 	_, mail := withMail(t)
 	b := setup(t, mail)
 	b.get("/auth/signup").want(t, 404, "not_found")
+	b.get("/auth/signup/confirm?token=x").want(t, 404, "not_found")
+	b.post(b.client(), "/auth/signup/confirm", url.Values{"token": {"x"}, "password": {"a fresh password"}}).want(t, 404, "not_found") // a link mailed before
 	b.post(b.client(), "/auth/signup", url.Values{"email": {"a@example.com"}, "password": {"a fresh password"}}).want(t, 404, "not_found")
 	if page := b.get("/auth/login"); strings.Contains(page.body, "/auth/signup") || !strings.Contains(page.body, "/auth/reset") {
 		t.Errorf("login page: %s", page.body)
@@ -222,6 +245,9 @@ func TestAttackReplayOfAResetLink(t *testing.T) {
 	first, second := ask(), ask()
 	use(first, "password one!").want(t, 401, "bad_credential") // a later link replaces it
 	use(second, "password two!").want(t, 200, "")
+	if _, text, _ := box.next(); !strings.Contains(text, "a new password was set") {
+		t.Errorf("who did not set it is told %s", text)
+	}
 	use(second, "password three!").want(t, 401, "bad_credential")
 	b.login(b.client(), customerEmail, "password two!").want(t, 303, "")
 
@@ -332,6 +358,47 @@ func TestTheAccountPage(t *testing.T) {
 	}
 }
 
+// audited is the audit log about a user, newest first: action, result and actor, where the user is self.
+func (b *bundle) audited(email string) []string {
+	b.Helper()
+	user, err := b.gate.Store().FindUser(b.Context(), email)
+	if err != nil {
+		b.Fatal(err)
+	}
+	events, err := b.gate.Store().ListEvents(b.Context(), user.ID, 100)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var got []string
+	for _, e := range events {
+		got = append(got, e.Action+" "+e.Result+" by "+strings.ReplaceAll(e.Actor, user.ID, "self"))
+	}
+	return got
+}
+
+func (b *bundle) wantAudited(email string, newest ...string) {
+	b.Helper()
+	if got := b.audited(email); len(got) < len(newest) || !slices.Equal(got[:len(newest)], newest) {
+		b.Errorf("audited %q, want at first %q", got, newest)
+	}
+}
+
+func TestTheAuditLogNamesWhoActed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	c := b.loggedIn(customerEmail, customerPassword)
+	b.post(c, "/auth/password", url.Values{"password": {customerPassword}, "new_password": {"another password"}}).want(t, 200, "")
+	b.wantAudited(customerEmail, "change_password ok by self", "set_password ok by self", "login ok by self")
+	// Whose session the browser had before does not matter.
+	b.login(c, operatorEmail, operatorPassword).want(t, 303, "")
+	b.wantAudited(operatorEmail, "login ok by self")
+	for range 6 {
+		b.login(b.client(), customerEmail, "wrong password")
+	}
+	b.login(b.client(), customerEmail, "another password").want(t, 429, "rate_limited")
+	b.wantAudited(customerEmail, "login locked by anonymous", "login refused by anonymous")
+}
+
 func TestTheAuditLogSaysWhoDidWhatFromWhere(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -356,7 +423,7 @@ func TestTheAuditLogSaysWhoDidWhatFromWhere(t *testing.T) {
 		got = append(got, e.Action+" "+e.Result+" by "+strings.ReplaceAll(e.Actor, user.ID, "self")+" from "+e.Address)
 	}
 	want := []string{
-		"disable_user ok by command line from ", "logout ok by self from 127.0.0.1", "login ok by anonymous from 127.0.0.1",
+		"disable_user ok by command line from ", "logout ok by self from 127.0.0.1", "login ok by self from 127.0.0.1",
 		"login refused by anonymous from 127.0.0.1", "create_key ok by command line from ", "add_user ok by command line from ",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {

@@ -41,12 +41,17 @@ func (s *Store) audit(ctx context.Context, action, result, userID, detail string
 	return nil
 }
 
-// note writes to the audit log on behalf of a request. That it cannot be written is an alarm, yet no reason to shut people out.
+// note writes to the audit log on behalf of whoever makes a request.
 func (x *exchange) note(action, result, userID, detail string) {
 	name := actorAnonymous
 	if x.principal != nil {
 		name = x.principal.Subject
 	}
+	x.noteBy(name, action, result, userID, detail)
+}
+
+// noteBy is note where it is known otherwise who acts. That it cannot be written is an alarm, yet no reason to shut people out.
+func (x *exchange) noteBy(name, action, result, userID, detail string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), 5*time.Second)
 	defer cancel()
 	if err := x.gate.store.audit(withActor(ctx, name, x.client.String()), action, result, userID, detail); err != nil {

@@ -66,10 +66,10 @@ var (
 	denyTimeout       = &denial{status: 504, code: "upstream_timeout", detail: "the service behind the gate took too long; try again"}
 )
 
-// writeDenial answers with the denial: a browser that merely opened a page is sent to the login page, anything else gets
-// problem+json (RFC 9457).
-func writeDenial(w http.ResponseWriter, r *http.Request, requestID string, d *denial) {
-	h := w.Header()
+// writeDenial answers with the denial: a browser that merely opened a page is sent to the login page where that helps, and is shown a page
+// otherwise; anything else gets problem+json (RFC 9457).
+func (x *exchange) writeDenial(d *denial) {
+	h := x.w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if d.retryAfter > 0 {
@@ -79,22 +79,30 @@ func writeDenial(w http.ResponseWriter, r *http.Request, requestID string, d *de
 		h.Set("Allow", strings.Join(d.allow, ", "))
 	}
 	if d.status == http.StatusUnauthorized {
-		if isNavigation(r) {
-			h.Set("Location", "/auth/login?next="+url.QueryEscape(localTarget(r.URL.RequestURI(), "/")))
-			w.WriteHeader(http.StatusSeeOther)
+		if x.wantsPage() && x.r.Method == http.MethodGet {
+			h.Set("Location", "/auth/login?next="+url.QueryEscape(localTarget(x.r.URL.RequestURI(), "/")))
+			x.w.WriteHeader(http.StatusSeeOther)
 			return
 		}
 		h.Set("WWW-Authenticate", `Bearer realm="gate"`)
 	}
+	if x.wantsPage() {
+		x.renderDenial(d)
+		return
+	}
 	h.Set("Content-Type", "application/problem+json")
-	w.WriteHeader(d.status)
+	x.w.WriteHeader(d.status)
 	// A client that went away cannot be told anything.
-	_ = json.NewEncoder(w).Encode(map[string]any{
-		"title": http.StatusText(d.status), "status": d.status, "code": d.code, "detail": d.detail, "request_id": requestID,
+	_ = json.NewEncoder(x.w).Encode(map[string]any{
+		"title": http.StatusText(d.status), "status": d.status, "code": d.code, "detail": d.detail, "request_id": x.id,
 	})
 }
 
-// isNavigation reports whether a browser asks for a page, rather than a script or a program for data.
-func isNavigation(r *http.Request) bool {
-	return r.Method == http.MethodGet && r.Header.Get("Upgrade") == "" && strings.Contains(r.Header.Get("Accept"), "text/html")
+// renderDenial shows a person why they cannot go on.
+func (x *exchange) renderDenial(d *denial) {
+	p := page{Title: http.StatusText(d.status), Error: d.detail, Data: x.id}
+	if d == denyAnonymous || d == denyCredential {
+		p.Title, p.Error = "Log in again", "you are not logged in, or no longer"
+	}
+	x.render(d.status, "denied", p)
 }

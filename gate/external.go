@@ -54,11 +54,15 @@ func (s *Store) linkExternal(ctx context.Context, who external, roles []string) 
 	if err := notDisabled(user); err != nil {
 		return User{}, err
 	}
-	if _, err := s.pool.Exec(ctx, `INSERT INTO gate.external_identities (issuer, subject, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-		who.Issuer, who.Subject, user.ID); err != nil {
+	tag, err := s.pool.Exec(ctx, `INSERT INTO gate.external_identities (issuer, subject, user_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+		who.Issuer, who.Subject, user.ID)
+	if err != nil {
 		return User{}, fmt.Errorf("link an external identity: %w", err)
 	}
-	return user, nil
+	if tag.RowsAffected() == 0 {
+		return user, nil
+	}
+	return user, s.audit(ctx, "link_identity", "ok", user.ID, "")
 }
 
 func notDisabled(u User) error {

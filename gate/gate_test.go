@@ -164,6 +164,17 @@ func TestLoginRefusesWrongPasswordsAndUnknownUsersAlike(t *testing.T) {
 func TestABrowserIsSentToTheLoginPageAndAProgramIsTold(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	for _, path := range []string{"/admin/x", "/auth/nothing", "/auth/password"} { // a person is told in HTML, with the status that a program gets
+		c := b.loggedIn(customerEmail, customerPassword)
+		res, program := b.post(c, path, nil, "Accept", "text/html"), b.post(c, path, nil)
+		if res.StatusCode != program.StatusCode || !strings.HasPrefix(res.Header.Get("Content-Type"), "text/html") || strings.HasPrefix(program.Header.Get("Content-Type"), "text/html") {
+			t.Errorf("%s: %d %s, a program %d %s", path, res.StatusCode, res.Header.Get("Content-Type"), program.StatusCode, program.Header.Get("Content-Type"))
+		}
+	}
+	late := b.post(b.client(), "/auth/password", nil, "Accept", "text/html")
+	if late.StatusCode != 401 || !strings.Contains(late.body, "Log in again") || strings.Contains(late.body, "API key") {
+		t.Errorf("a form sent after the session ended: %d %s", late.StatusCode, late.body)
+	}
 	res := b.get("/v1/orders?a=1", "Accept", "text/html,application/xhtml+xml")
 	if res.StatusCode != http.StatusSeeOther || res.Header.Get("Location") != "/auth/login?next=%2Fv1%2Forders%3Fa%3D1" {
 		t.Errorf("browser: %d %q", res.StatusCode, res.Header.Get("Location"))

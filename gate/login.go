@@ -55,7 +55,8 @@ func (g *Gate) provePassword(x *exchange, email, password, action string) (User,
 	guards := []guard{{throttleAddress, addressKey(x.client)}, {throttleAccount, account}}
 	if d := g.guessing(ctx, guards); d != nil {
 		g.metrics.logins.WithLabelValues("locked").Inc()
-		x.note(action, "locked", "", "")
+		locked, _ := g.store.FindUser(ctx, account) // none, where nobody has the address
+		x.note(action, "locked", locked.ID, "")
 		return User{}, d
 	}
 	user, err := g.store.checkPassword(ctx, email, password)
@@ -87,7 +88,10 @@ func (g *Gate) guessing(ctx context.Context, guards []guard) *denial {
 			return denyUnavailable.because(err)
 		}
 		if wait > 0 {
-			d := denyRate.after(wait).saying("too many failed attempts: wait as long as Retry-After says, or set a new password")
+			d := denyRate.after(wait).saying("too many failed attempts: wait as long as Retry-After says")
+			if c.throttle == throttleAccount {
+				d = d.saying("%s, or set a new password", d.detail)
+			}
 			return g.settle(ctx, guards[:i], g.store.refund, d)
 		}
 	}
@@ -166,7 +170,7 @@ func (g *Gate) finishLogin(x *exchange, user User, next, code string, from origi
 		return denyUnavailable.because(err)
 	}
 	g.metrics.logins.WithLabelValues("ok").Inc()
-	x.note("login", "ok", user.ID, from.Method)
+	x.noteBy(user.ID, "login", "ok", user.ID, from.Method)
 	return x.redirect(next)
 }
 
@@ -234,7 +238,7 @@ func (g *Gate) loginFactor(x *exchange) *denial {
 // is worth nothing after it.
 func (g *Gate) beginSession(x *exchange, userID string) *denial {
 	ctx := x.r.Context()
-	old, d := x.session()
+	old, d := x.findSession()
 	if d != nil {
 		return d
 	}

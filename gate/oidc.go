@@ -197,7 +197,7 @@ func (g *Gate) oidcCallback(x *exchange) *denial {
 		x.note(action, "refused", "", "token")
 		return x.loginFailed("", flow.Next, denyLogin.saying("%s did not log you in", client.config.Label).because(err))
 	}
-	user, err := g.store.linkExternal(x.r.Context(), who, g.routes.Load().table.SignUp)
+	user, err := g.store.linkExternal(withActor(x.r.Context(), "provider "+client.config.Name, x.client.String()), who, g.routes.Load().table.SignUp)
 	switch {
 	case errors.Is(err, errNoAccount):
 		x.note(action, "refused", "", err.Error())

@@ -246,6 +246,12 @@ func TestOIDC(t *testing.T) {
 		if claims := b.claims("shop"); claims.Email != "nia@example.com" || claims.Name != "Nia New" || !claims.HasRole("customer") || claims.HasRole("operator") {
 			t.Errorf("claims %+v", claims)
 		}
+		b.wantAudited("nia@example.com", "login ok by self", "link_identity ok by provider zitadel", "add_user ok by provider zitadel")
+		for _, path := range []string{"/auth/password", "/auth/factor"} { // what takes a password says that there is none
+			if page := b.do(c, "GET", path, "", "Accept", "text/html"); page.StatusCode != 200 || !strings.Contains(page.body, "no password") || strings.Contains(page.body, "<form") {
+				t.Errorf("%s: %d %s", path, page.StatusCode, page.body)
+			}
+		}
 	})
 	t.Run("coming again finds the same account", func(t *testing.T) {
 		before, _ := store.FindUser(t.Context(), "nia@example.com")

@@ -47,8 +47,8 @@ func (g *Gate) ownHandler() http.Handler {
 	if g.cfg.Mail != nil {
 		handle("GET /auth/signup", g.whereSignUp(g.signUpPage))
 		handle("POST /auth/signup", g.whereSignUp(g.signUp))
-		handle("GET /auth/signup/confirm", g.signUpConfirmPage)
-		handle("POST /auth/signup/confirm", g.signUpConfirm)
+		handle("GET /auth/signup/confirm", g.whereSignUp(g.signUpConfirmPage))
+		handle("POST /auth/signup/confirm", g.whereSignUp(g.signUpConfirm))
 		handle("GET /auth/confirm", g.confirmPage)
 		handle("POST /auth/confirm", g.confirm)
 		handle("GET /auth/reset", g.resetPage)
@@ -94,8 +94,16 @@ func (x *exchange) form() (url.Values, *denial) {
 	return x.r.PostForm, nil
 }
 
-// session returns who is logged in by cookie, or nil.
+// session returns who is logged in by cookie, or nil, and takes them for who makes the request.
 func (x *exchange) session() (*Principal, *denial) {
+	p, d := x.findSession()
+	if d == nil {
+		x.principal = p
+	}
+	return p, d
+}
+
+func (x *exchange) findSession() (*Principal, *denial) {
 	if x.gate.ambiguous(x.r) {
 		return nil, denyAmbiguous
 	}
@@ -108,7 +116,6 @@ func (x *exchange) session() (*Principal, *denial) {
 		if err != nil && !isBadCredential(err) {
 			return nil, denyUnavailable.because(err)
 		}
-		x.principal = p
 		return p, nil
 	}
 	return nil, nil

@@ -43,8 +43,7 @@ const csp = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-ac
 func (x *exchange) render(status int, name string, p page) {
 	var b bytes.Buffer
 	if err := pages[name].ExecuteTemplate(&b, "layout", p); err != nil {
-		x.deny(denyInternal.because(err))
-		return
+		panic(err) // of a template and its data, which the tests go through
 	}
 	h := x.w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
@@ -57,8 +56,10 @@ func (x *exchange) render(status int, name string, p page) {
 	}
 }
 
-// wantsPage reports whether the client shows HTML to a person.
-func (x *exchange) wantsPage() bool { return strings.Contains(x.r.Header.Get("Accept"), "text/html") }
+// wantsPage reports whether the client shows HTML to a person, rather than being a script or a program that asks for data.
+func (x *exchange) wantsPage() bool {
+	return x.r.Header.Get("Upgrade") == "" && strings.Contains(x.r.Header.Get("Accept"), "text/html")
+}
 
 func serveStyle(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "public, max-age=3600")

@@ -349,7 +349,7 @@ func (x *exchange) deny(d *denial) {
 	}
 	x.quota.write(x.w.Header())
 	x.w.Header().Set("X-Request-Id", x.id)
-	writeDenial(x.w, x.r, x.id, d)
+	x.writeDenial(d)
 }
 
 // report logs the request: ids and outcomes, nothing a client wrote beyond method and path.

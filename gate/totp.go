@@ -37,6 +37,14 @@ func (s *Store) hasFactor(ctx context.Context, userID string) (has bool, err err
 	return has, nil
 }
 
+// hasPassword reports whether a user has one: who only ever logged in at a provider does not.
+func (s *Store) hasPassword(ctx context.Context, userID string) (has bool, err error) {
+	if err := s.pool.QueryRow(ctx, `SELECT password_hash IS NOT NULL FROM gate.users WHERE id = $1`, userID).Scan(&has); err != nil {
+		return false, fmt.Errorf("look for a password: %w", err)
+	}
+	return has, nil
+}
+
 // passwordProof identifies a user's present password without telling anything of it.
 func (s *Store) passwordProof(ctx context.Context, userID string) (string, error) {
 	var hash string
@@ -80,6 +88,9 @@ func (g *Gate) checkFactor(ctx context.Context, userID, code string) (kind strin
 	var box []byte
 	if err := g.store.pool.QueryRow(ctx, `SELECT totp_seed FROM gate.users WHERE id = $1`, userID).Scan(&box); err != nil {
 		return "", fmt.Errorf("read a second factor: %w", err)
+	}
+	if box == nil {
+		return "", errBadCredential // it was removed meanwhile
 	}
 	seed, err := g.vault.open(factorPurpose+userID, box)
 	if err != nil {
@@ -180,6 +191,11 @@ func (g *Gate) factorPage(x *exchange) *denial {
 		x.render(http.StatusOK, "factoroff", page{Title: "Second factor", User: p})
 		return nil
 	}
+	if has, err := g.store.hasPassword(x.r.Context(), p.Subject); err != nil {
+		return denyUnavailable.because(err)
+	} else if !has {
+		return g.missPassword(x)
+	}
 	key, err := totp.Generate(totp.GenerateOpts{Issuer: g.siteName(), AccountName: p.Email, Period: totpPeriod})
 	if err != nil {
 		return denyInternal.because(err)
@@ -278,7 +294,16 @@ func (g *Gate) factorOff(x *exchange) *denial {
 		x.render(d.status, "factoroff", page{Title: "Second factor", User: p, Error: d.detail})
 		return nil
 	}
+	const gone = "Your account has no second factor any more."
+	if has, err := g.store.hasFactor(x.r.Context(), p.Subject); err != nil {
+		return denyUnavailable.because(err)
+	} else if !has {
+		return x.message("Done", gone)
+	}
 	if _, d := g.provePassword(x, p.Email, form.Get("password"), "disable_factor"); d != nil {
+		if d.code == denyLogin.code {
+			d = d.saying("the password is wrong")
+		}
 		return again(d)
 	}
 	if d := g.proveFactor(x, p.Subject, form.Get("code")); d != nil {
@@ -292,7 +317,7 @@ func (g *Gate) factorOff(x *exchange) *denial {
 	}
 	x.note("disable_factor", "ok", p.Subject, "")
 	g.notice(x, p.Email, "the second factor of your account was removed.")
-	return x.message("Done", "Your account has no second factor any more.")
+	return x.message("Done", gone)
 }
 
 // renewSessions ends all of a user's sessions and starts this one anew.

@@ -73,6 +73,7 @@ func withFactor(t *testing.T) (b *bundle, at *clock, seed string, recovery []str
 	if len(recovery) != recoveryCodes {
 		t.Fatalf("%d recovery codes in %s", len(recovery), res.body)
 	}
+	b.wantAudited(customerEmail, "enable_factor ok by self")
 	b.do(c, "GET", "/v1/a", "").want(t, 200, "")
 	b.do(elsewhere, "GET", "/v1/a", "").want(t, 401, "bad_credential")
 	return b, at, seed, recovery
@@ -149,6 +150,9 @@ func TestLoginWithASecondFactor(t *testing.T) {
 		b.post(c, "/auth/factor/off", url.Values{"password": {"wrong password"}, "code": {at.code(t, seed)}}).want(t, 401, "bad_login")
 		b.post(c, "/auth/factor/off", url.Values{"password": {customerPassword}, "code": {"000000"}}).want(t, 401, "bad_factor")
 		b.post(c, "/auth/factor/off", url.Values{"password": {customerPassword}, "code": {at.code(t, seed)}}).want(t, 200, "")
+		b.wantAudited(customerEmail, "disable_factor ok by self", "second_factor ok by self")
+		// A form that was left open does no harm.
+		b.post(c, "/auth/factor/off", url.Values{"password": {customerPassword}, "code": {"123456"}}).want(t, 200, "")
 		b.loggedIn(customerEmail, customerPassword)
 	})
 }
