@@ -397,6 +397,16 @@ func TestTheAuditLogNamesWhoActed(t *testing.T) {
 	}
 	b.login(b.client(), customerEmail, "another password").want(t, 429, "rate_limited")
 	b.wantAudited(customerEmail, "login locked by anonymous", "login refused by anonymous")
+	id, _ := parseKeyToken(b.operatorKey)
+	if err := b.gate.Store().RevokeKey(b.Context(), id, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	b.wantAudited(operatorEmail, "revoke_key ok by command line")
+	if _, err := b.gate.Store().DisableUser(b.Context(), operatorEmail); err != nil {
+		t.Fatal(err)
+	}
+	b.login(b.client(), operatorEmail, operatorPassword).want(t, 401, "bad_login")
+	b.wantAudited(operatorEmail, "login refused by anonymous", "disable_user ok by command line")
 }
 
 func TestTheAuditLogSaysWhoDidWhatFromWhere(t *testing.T) {

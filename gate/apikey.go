@@ -172,20 +172,25 @@ func (s *Store) ListKeys(ctx context.Context, email string) ([]Key, error) {
 
 // RevokeKey ends a key at once, or after an overlap in which its successor can be rolled out. It accepts the public id.
 func (s *Store) RevokeKey(ctx context.Context, id string, overlap time.Duration) error {
-	tag, err := s.pool.Exec(ctx, `UPDATE gate.api_keys SET
+	var owner string
+	err := s.pool.QueryRow(ctx, `UPDATE gate.api_keys SET
 		revoked_at = CASE WHEN $2::interval <= interval '0' THEN coalesce(revoked_at, now()) ELSE revoked_at END,
 		expires_at = CASE WHEN $2::interval > interval '0' THEN least(expires_at, now() + $2::interval) ELSE expires_at END
-		WHERE id = $1`, id, overlap)
+		WHERE id = $1 RETURNING user_id::text`, id, overlap).Scan(&owner)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("API key %q: %w", id, ErrNotFound)
+	}
 	if err != nil {
 		return fmt.Errorf("revoke an API key: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return fmt.Errorf("API key %q: %w", id, ErrNotFound)
 	}
 	if err := s.announce(ctx, revocation{Credential: id}); err != nil {
 		return err
 	}
-	return s.audit(ctx, "revoke_key", "ok", "", id)
+	detail := id
+	if overlap > 0 {
+		detail += " after " + overlap.String()
+	}
+	return s.audit(ctx, "revoke_key", "ok", owner, detail)
 }
 
 // keyAuthenticator accepts "Authorization: Bearer mk_...".

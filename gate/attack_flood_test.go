@@ -68,6 +68,37 @@ routes:
 	}
 }
 
+// A refused request whose body never comes holds neither its connection nor the end of the process.
+func TestAttackBodiesThatNeverCome(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for name, tc := range map[string]struct{ request, status string }{
+		"no route":        {"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", "404"},
+		"no credential":   {"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\nab", "401"},
+		"in chunks":       {"POST /v1/orders HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", "401"},
+		"a bad path":      {"POST /a/../b HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", "400"},
+		"too large":       {"POST /open/a HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", "413"},
+		"from elsewhere":  {"POST /auth/login HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\nContent-Length: 60000\r\n\r\n", "403"},
+		"of an own page":  {"POST /auth/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", "404"},
+		"and it is small": {"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n", "404"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", b.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, tc.request)
+			_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+			text, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 "+tc.status) {
+				t.Errorf("%s %v", text, err)
+			}
+		})
+	}
+}
+
 func TestAttackManyIdleConnections(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(c *Config) { c.MaxConnsPerAddress, c.MaxConns = 5, 8 })

@@ -43,6 +43,7 @@ func (d *denial) saying(format string, args ...any) *denial {
 var (
 	denyPath          = &denial{status: 400, code: "bad_path", detail: "the path is not acceptable"}
 	denyHost          = &denial{status: 400, code: "bad_host", detail: "the Host header is not acceptable"}
+	denyBodyBroken    = &denial{status: 400, code: "bad_body", detail: "the request body cannot be read as it is framed"}
 	denyHostUnknown   = &denial{status: 421, code: "unknown_host", detail: "no site of this name is served here"}
 	denyAmbiguous     = &denial{status: 400, code: "ambiguous_credentials", detail: "send either an API key or one session cookie, not both and not several"}
 	denyAnonymous     = &denial{status: 401, code: "unauthorized", detail: "log in, or send an API key as 'Authorization: Bearer mk_...'"}

@@ -196,7 +196,10 @@ func (g *Gate) Close() {
 
 // Ready reports whether the gate can do its work: the database answers, and Run hears of revocations.
 func (g *Gate) Ready(ctx context.Context) error {
-	if !g.listening.Load() {
+	switch {
+	case g.streams.draining():
+		return errDraining
+	case !g.listening.Load():
 		return errNotListening
 	}
 	return g.store.Ping(ctx)

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -12,7 +13,7 @@ var (
 		"authorization": true, "proxy-authorization": true, "forwarded": true, "x-real-ip": true, "x-request-id": true,
 		"x-client-ip": true, "x-cluster-client-ip": true, "true-client-ip": true, "cf-connecting-ip": true, "remote-user": true,
 		"remote-addr": true, "x-user": true, "x-email": true, "x-roles": true, "x-rewrite-url": true, "x-http-method": true,
-		"x-http-method-override": true, "x-method-override": true, "x-host": true, "client-ip": true, "x-forwarded": true, "forwarded-for": true,
+		"x-http-method-override": true, "x-method-override": true, "x-host": true, "client-ip": true, "x-forwarded": true, "forwarded-for": true, "proxy": true, // of which CGI makes HTTP_PROXY
 	}
 	// framing says where a request ends. Under its proper name the server has judged it; under another, as Transfer_Encoding, it would
 	// reach an upstream that takes it for the proper one.
@@ -87,9 +88,12 @@ func (c cookieJar) stripCookies(h http.Header) {
 }
 
 // cleanResponse keeps an upstream from speaking as the gate: from setting the gate's cookies, which would be session
-// fixation, and from sending its headers.
+// fixation, from having them removed, and from sending its headers.
 func (c cookieJar) cleanResponse(h http.Header) {
 	h.Del("Gate-Identity")
+	if slices.ContainsFunc(h["Clear-Site-Data"], func(v string) bool { return strings.Contains(v, "cookies") || strings.Contains(v, "*") }) {
+		h.Del("Clear-Site-Data")
+	}
 	lines := h["Set-Cookie"]
 	kept := lines[:0:0]
 	for _, line := range lines {

@@ -288,13 +288,17 @@ func (g *Gate) logout(x *exchange) *denial {
 func (s *Store) checkPassword(ctx context.Context, email, password string) (User, error) {
 	var hash string
 	var user User
+	var disabled bool
 	address, err := canonicalEmail(email)
 	if err == nil {
-		err = s.pool.QueryRow(ctx, `SELECT id::text, email, name, roles, coalesce(password_hash, '') FROM gate.users WHERE email = $1 AND disabled_at IS NULL`,
-			address).Scan(&user.ID, &user.Email, &user.Name, &user.Roles, &hash)
+		err = s.pool.QueryRow(ctx, `SELECT id::text, email, name, roles, coalesce(password_hash, ''), disabled_at IS NOT NULL FROM gate.users WHERE email = $1`,
+			address).Scan(&user.ID, &user.Email, &user.Name, &user.Roles, &hash, &disabled)
 	}
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) && !errors.Is(err, ErrInvalid) {
 		return User{}, fmt.Errorf("look up a user: %w", err)
+	}
+	if disabled {
+		hash = ""
 	}
 	if len(password) > maxPasswordBytes {
 		password, hash = password[:maxPasswordBytes], ""

@@ -76,7 +76,8 @@ func (g *Gate) guardOwn(mux *http.ServeMux) http.Handler {
 			return
 		}
 		if r.Body != nil && r.ContentLength != 0 {
-			r.Body = newTimedBody(http.MaxBytesReader(w, r.Body, maxForm), x.w.control, formPatience)
+			x.body = newTimedBody(http.MaxBytesReader(w, r.Body, maxForm), x.w.control, formPatience)
+			r.Body = x.body
 		}
 		if _, pattern := mux.Handler(r); pattern == "" {
 			x.deny(denyNoRoute)
@@ -89,6 +90,9 @@ func (g *Gate) guardOwn(mux *http.ServeMux) http.Handler {
 // form reads the posted form.
 func (x *exchange) form() (url.Values, *denial) {
 	if err := x.r.ParseForm(); err != nil {
+		if x.body.late() {
+			return nil, denySlow.because(err)
+		}
 		return nil, denyInput.saying("the form cannot be read: send it as application/x-www-form-urlencoded of at most %d bytes", maxForm)
 	}
 	return x.r.PostForm, nil

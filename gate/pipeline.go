@@ -75,8 +75,16 @@ func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	x := &exchange{gate: g, w: newResponseWriter(w), r: r, id: newRequestID()}
 	x.client, x.proto = g.clientOf(r)
+	if r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0) {
+		// net/http does not say whether there was a length as well, or an encoding that HTTP/1.0 does not have: then a server in front may
+		// see another end of the request than this one, and what follows must not be taken for a request.
+		x.w.Header().Set("Connection", "close")
+	}
 	defer func() {
 		failure := recover()
+		if failure == http.ErrAbortHandler && x.code == "" { //nolint:errorlint // it is this very value
+			x.code = x.whoBroke()
+		}
 		if failure != nil && failure != http.ErrAbortHandler { //nolint:errorlint // it is this very value
 			g.log.ErrorContext(r.Context(), "panic", "panic", fmt.Sprint(failure), "request_id", x.id)
 			x.cause = fmt.Errorf("panic: %v", failure)
@@ -95,6 +103,14 @@ func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
 	if d := x.admit(); d != nil {
 		x.deny(d)
 	}
+}
+
+// whoBroke says by whom an answer under way was broken off.
+func (x *exchange) whoBroke() string {
+	if x.w.failed || x.r.Context().Err() != nil {
+		return "client_gone"
+	}
+	return denyUpstream.code
 }
 
 // admit takes the request through the steps, and serves it if none refuses.
@@ -340,12 +356,19 @@ func atEnd(body io.Reader) error {
 	return err
 }
 
+// refusalPatience is how long the rest of a refused request's body is waited for: net/http reads it before it answers, so that the
+// connection can be used again.
+const refusalPatience = 2 * time.Second
+
 // deny answers with a denial, unless an answer is under way: then the connection is cut, so that the client cannot take half
 // an answer for a whole one.
 func (x *exchange) deny(d *denial) {
 	x.code, x.cause = d.code, d.cause
 	if x.w.status != 0 {
 		panic(http.ErrAbortHandler)
+	}
+	if x.body == nil && x.r.Body != nil && x.r.Body != http.NoBody || x.body != nil && !x.body.whole.Load() && !x.body.late() {
+		_ = x.w.control.SetReadDeadline(time.Now().Add(refusalPatience)) // servers without deadlines go without
 	}
 	x.quota.write(x.w.Header())
 	x.w.Header().Set("X-Request-Id", x.id)

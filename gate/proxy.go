@@ -116,6 +116,8 @@ func (g *Gate) proxyFailed(_ http.ResponseWriter, r *http.Request, err error) {
 	case r.Context().Err() != nil:
 		x.code = "client_gone"
 		panic(http.ErrAbortHandler)
+	case x.body != nil && x.body.broken.Load():
+		x.deny(denyBodyBroken.because(err))
 	default:
 		x.deny(denyUpstream.because(err))
 	}

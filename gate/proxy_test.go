@@ -60,4 +60,7 @@ func TestHalfAnAnswerIsNotTakenForAWholeOne(t *testing.T) {
 	if err == nil {
 		t.Error("the client did not notice")
 	}
+	if err := b.stop(); err != nil || !strings.Contains(b.logs.String(), "upstream_failed") { // logged once the answer is over
+		t.Errorf("the log does not say whose fault it is: %v %s", err, b.logs)
+	}
 }

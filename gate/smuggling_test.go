@@ -74,6 +74,40 @@ func (p *tape) serve(conn net.Conn) {
 	}
 }
 
+// Where a server in front may have seen another end of a request, nothing that follows on the connection is taken for one.
+func TestAttackWhatFollowsAnAmbiguousEnd(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	const next = "GET /open/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+	for name, tc := range map[string]struct {
+		request string
+		answers int
+	}{
+		"length and encoding": {"POST /open/a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 1},
+		"of a refused one":    {"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 1},
+		"of an own page":      {"POST /auth/logout HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 1},
+		"encoding in 1.0":     {"POST /open/a HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n", 1},
+		"a length alone":      {"POST /open/a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi", 2},
+	} {
+		_, rest := b.raw(tc.request + next + "GET /open/last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+		if got := 1 + strings.Count(rest, "HTTP/1."); tc.answers == 1 && got != 1 || tc.answers == 2 && got != 3 {
+			t.Errorf("%s: %d answers: %s", name, got, rest)
+		}
+	}
+}
+
+// Whose fault a body is that cannot be read is told rightly.
+func TestABodyThatIsFramedBadlyIsTheClientsFault(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, body := range []string{"zz\r\nhi\r\n0\r\n\r\n", "-2\r\nhi\r\n", "2\r\nhi!\r\n0\r\n\r\n"} {
+		status, rest := b.raw("POST /open/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+		if !strings.Contains(status, " 400 ") || !strings.Contains(rest, "bad_body") {
+			t.Errorf("%q: %s %s", body, status, rest)
+		}
+	}
+}
+
 func TestAttackRequestSmuggling(t *testing.T) {
 	t.Parallel()
 	upstream := newTape(t)

@@ -3,6 +3,7 @@ package gate
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // ticking is an upstream that streams events for as long as it is listened to, and echoes what it hears by WebSocket.
@@ -237,6 +239,38 @@ func TestRevocationsAreHeardAgainAfterTheConnectionBroke(t *testing.T) {
 	}
 }
 
+// A process that no longer reaches the database cannot know who was shut out: it keeps no stream for long.
+func TestStreamsThatCannotBeCheckedEnd(t *testing.T) {
+	t.Parallel()
+	pool, err := pgxpool.New(t.Context(), "postgres://127.0.0.1:1/none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	g := &Gate{store: &Store{pool: pool}, streams: newStreams()}
+	open := func(p *Principal) (*stream, context.Context) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		st := &stream{principal: p, cancel: cancel}
+		g.streams.add(st)
+		return st, ctx
+	}
+	guarded, ctx := open(&Principal{Kind: kindKey, Credential: "k"})
+	public, _ := open(nil)
+	if err := g.sweepStreams(t.Context()); err == nil || ctx.Err() != nil {
+		t.Fatalf("a moment without the database: %v, %v", err, ctx.Err())
+	}
+	g.streams.checked = time.Now().Add(-uncheckedFor)
+	if err := g.sweepStreams(t.Context()); err == nil {
+		t.Fatal("the sweep reached a database")
+	}
+	if ctx.Err() == nil || endReason(guarded.reason.Load()) != endDrain {
+		t.Errorf("the stream stays open: reason %d", guarded.reason.Load())
+	}
+	if endReason(public.reason.Load()) != endNone {
+		t.Error("a stream of nobody ended, which needs no check")
+	}
+}
+
 func TestDrainingEndsStreamsWithAHintAndFinishesRequests(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -264,6 +298,9 @@ func TestDrainingEndsStreamsWithAHintAndFinishesRequests(t *testing.T) {
 	go func() { stopped <- b.stop() }()
 	if text := ends(t, stream); !strings.HasSuffix(text, drainHint) || strings.Contains(text, "ERROR") {
 		t.Errorf("the stream ended with %q", text)
+	}
+	if err := b.gate.Ready(t.Context()); !errors.Is(err, errDraining) {
+		t.Errorf("ready while it drains: %v", err)
 	}
 	if _, _, err := socket.Read(t.Context()); websocket.CloseStatus(err) != wsServiceRestart {
 		t.Errorf("the WebSocket ended with %v", err)

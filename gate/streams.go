@@ -13,13 +13,17 @@ import (
 // streamSweep is how often open streams are checked against the database, in case the news of a revocation was lost.
 const streamSweep = 3 * time.Second
 
+// uncheckedFor is how long streams stay open that cannot be checked, as the database is not reached. Short enough that a process which
+// is cut off does not keep streams open for those who were shut out elsewhere, long enough for a database to start again.
+const uncheckedFor = 10 * time.Second
+
 // Why the gate ends a stream.
 type endReason int32
 
 const (
 	endNone    endReason = iota
 	endRevoked           // the credential is no longer good
-	endDrain             // this process stops; another will take the client back
+	endDrain             // this process stops, or cannot go on; another will take the client back
 )
 
 // streams are the answers that go on for as long as the client listens. Each ends with the credential it was opened with.
@@ -27,6 +31,8 @@ type streams struct {
 	mu    sync.Mutex
 	open  map[*stream]struct{}
 	drain bool
+	// checked is when the credentials of all that were open were last found good. The sweep alone uses it.
+	checked time.Time
 }
 
 type stream struct {
@@ -37,7 +43,7 @@ type stream struct {
 
 var errStreamEnded = errors.New("the gate ended the stream")
 
-func newStreams() *streams { return &streams{open: map[*stream]struct{}{}} }
+func newStreams() *streams { return &streams{open: map[*stream]struct{}{}, checked: time.Now()} }
 
 // add registers a stream; it reports false when the process is draining and no stream should begin.
 func (s *streams) add(st *stream) bool {
@@ -54,6 +60,12 @@ func (s *streams) remove(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, st)
+}
+
+func (s *streams) draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drain
 }
 
 func (s *streams) count() int {
@@ -120,12 +132,17 @@ func (s *streams) credentials() (sessions, keys []string) {
 func (g *Gate) sweepStreams(ctx context.Context) error {
 	sessions, keys := g.streams.credentials()
 	if len(sessions)+len(keys) == 0 {
+		g.streams.checked = time.Now()
 		return nil
 	}
 	dead, err := g.store.deadCredentials(ctx, sessions, keys, g.cfg.SessionIdle)
 	if err != nil {
+		if time.Since(g.streams.checked) > uncheckedFor {
+			g.streams.endWhere(endDrain, func(st *stream) bool { return st.principal != nil })
+		}
 		return err
 	}
+	g.streams.checked = time.Now()
 	g.streams.endWhere(endRevoked, func(st *stream) bool { return st.principal != nil && dead[st.principal.Credential] })
 	return nil
 }
@@ -160,8 +177,8 @@ func (s *Store) deadCredentials(ctx context.Context, sessions, keys []string, id
 	return dead, nil
 }
 
-// drainHint is the last thing on an event stream that ends because this process stops: come back soon.
-const drainHint = "retry: 500\n: this server is stopping; reconnect\n\n"
+// drainHint is the last thing on an event stream that ends because this process stops, or cannot go on: come back soon.
+const drainHint = "retry: 500\n: this server cannot go on; reconnect\n\n"
 
 // eventBody is the body of an event stream. When the gate ends it, the client sees a proper end instead of a broken
 // connection, and the hint if nothing is half said.

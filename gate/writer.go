@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type responseWriter struct {
 	status    int
 	bytes     int64
 	streaming bool
+	failed    bool      // the client did not take a write
 	deadline  time.Time // for the next write; zero: none
 }
 
@@ -56,6 +58,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	w.extend()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
+	w.failed = w.failed || err != nil
 	return n, err
 }
 
@@ -82,6 +85,7 @@ type timedBody struct {
 	control  *http.ResponseController
 	deadline time.Time
 	whole    atomic.Bool // all of it was read
+	broken   atomic.Bool // it could not be read
 }
 
 func newTimedBody(body io.ReadCloser, control *http.ResponseController, limit time.Duration) *timedBody {
@@ -98,8 +102,11 @@ func (b *timedBody) late() bool {
 
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
+	switch {
+	case err == io.EOF:
 		b.end()
+	case err != nil && !errors.Is(err, http.ErrBodyReadAfterClose): // by whoever gave it up
+		b.broken.Store(true)
 	}
 	return n, err
 }
