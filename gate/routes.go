@@ -133,11 +133,13 @@ func (t *Routes) check() error {
 	t.hosts = map[string][]*place{}
 	for i := range t.Routes {
 		r := &t.Routes[i]
-		if err := r.resolve(t.Upstreams); err != nil {
-			fault("route %d (%s): %s", i+1, r.Path, err)
-			continue
+		found := r.resolve(t.Upstreams)
+		if len(found) == 0 {
+			if err := t.add(r); err != nil {
+				found = append(found, err)
+			}
 		}
-		if err := t.add(r); err != nil {
+		for _, err := range found {
 			fault("route %d (%s): %s", i+1, r.Path, err)
 		}
 	}
@@ -172,8 +174,7 @@ func (u *Upstream) resolve(name string) error {
 	return nil
 }
 
-func (r *Route) resolve(upstreams map[string]Upstream) error {
-	var faults []error
+func (r *Route) resolve(upstreams map[string]Upstream) (faults []error) {
 	fault := func(format string, args ...any) { faults = append(faults, invalid(format, args...)) }
 
 	r.prefix, r.exact = strings.CutSuffix(r.Path, "{$}")
@@ -229,7 +230,7 @@ func (r *Route) resolve(upstreams map[string]Upstream) error {
 			fault("rate needs requests (1 or more) and per (such as 1s); by is %s or %s", byAddress, byAccount)
 		}
 	}
-	return errors.Join(faults...)
+	return faults
 }
 
 // add files a route under its place, and refuses one that another there hides.

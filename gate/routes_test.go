@@ -106,6 +106,7 @@ func TestParseRoutesNamesEachFault(t *testing.T) {
 		{"rate without requests", "routes:\n- {path: /, rate: {per: 1s}, upstream: 'http://a', allow: [public]}", "rate needs"},
 		{"role with a space", "routes:\n- {path: /, upstream: 'http://a', allow: ['a b']}", "not a role"},
 		{"all faults at once: first", "routes:\n- {path: a, upstream: 'http://a', allow: [public]}\n- {path: /, upstream: x, allow: [public]}", "route 1"},
+		{"each with its route", "routes:\n- {path: /b, upstream: x, methods: [TRACE]}", "route 1 (/b): allow must list"},
 		{"all faults at once: second", "routes:\n- {path: a, upstream: 'http://a', allow: [public]}\n- {path: /, upstream: x, allow: [public]}", "route 2"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
