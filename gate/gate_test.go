@@ -171,6 +171,7 @@ func TestABrowserIsSentToTheLoginPageAndAProgramIsTold(t *testing.T) {
 			t.Errorf("%s: %d %s, a program %d %s", path, res.StatusCode, res.Header.Get("Content-Type"), program.StatusCode, program.Header.Get("Content-Type"))
 		}
 	}
+	b.get("/admin/x", "Accept", "text/html, */*", "Authorization", bearer(b.customerKey)).want(t, 403, "forbidden") // as some libraries ask
 	late := b.post(b.client(), "/auth/password", nil, "Accept", "text/html")
 	if late.StatusCode != 401 || !strings.Contains(late.body, "Log in again") || strings.Contains(late.body, "API key") {
 		t.Errorf("a form sent after the session ended: %d %s", late.StatusCode, late.body)

@@ -58,7 +58,8 @@ func (x *exchange) render(status int, name string, p page) {
 
 // wantsPage reports whether the client shows HTML to a person, rather than being a script or a program that asks for data.
 func (x *exchange) wantsPage() bool {
-	return x.r.Header.Get("Upgrade") == "" && strings.Contains(x.r.Header.Get("Accept"), "text/html")
+	h := x.r.Header
+	return strings.Contains(h.Get("Accept"), "text/html") && len(h["Upgrade"]) == 0 && len(h["Authorization"]) == 0
 }
 
 func serveStyle(w http.ResponseWriter, r *http.Request) {

@@ -82,7 +82,7 @@ func (g *Gate) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() {
 		failure := recover()
-		if failure == http.ErrAbortHandler && x.code == "" { //nolint:errorlint // it is this very value
+		if failure == http.ErrAbortHandler && x.code == "" && x.stream == nil { //nolint:errorlint // it is this very value; streams end so
 			x.code = x.whoBroke()
 		}
 		if failure != nil && failure != http.ErrAbortHandler { //nolint:errorlint // it is this very value
