@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -70,6 +71,26 @@ func TestAttackSessionFixation(t *testing.T) {
 		if got := res.Header["Set-Cookie"]; !slices.Equal(got, []string{"theme=dark"}) {
 			t.Errorf("set: %q", got)
 		}
+	})
+	t.Run("nor after the body, nor have them removed", func(t *testing.T) {
+		for name, announced := range map[string]string{"announced": "", "as it comes": http.TrailerPrefix} {
+			b.upstream.serve(func(w http.ResponseWriter, _ *http.Request) {
+				if announced == "" {
+					w.Header().Set("Trailer", "Set-Cookie, Gate-Identity, Checksum")
+				}
+				w.Header().Set("Clear-Site-Data", `"cookies"`)
+				_, _ = io.WriteString(w, "a body")
+				_ = http.NewResponseController(w).Flush()
+				w.Header().Set(announced+"Set-Cookie", "gate_session=planted")
+				w.Header().Set(announced+"Gate-Identity", "planted")
+				w.Header().Set(announced+"Checksum", "fine")
+			})
+			_, rest := b.raw("GET /open/a HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: close\r\n\r\n")
+			if strings.Contains(rest, "planted") || strings.Contains(rest, "Clear-Site-Data") || !strings.Contains(rest, "Checksum: fine") || !strings.Contains(rest, "a body") {
+				t.Errorf("%s: %s", name, rest)
+			}
+		}
+		b.upstream.serve(nil)
 	})
 }
 

@@ -67,6 +67,9 @@ func (g *Gate) modifyResponse(res *http.Response) error {
 	x.quota.write(res.Header)
 	res.Header["X-Request-Id"] = []string{x.id}
 	upgraded := res.StatusCode == http.StatusSwitchingProtocols
+	if res.ContentLength < 0 && !upgraded {
+		res.Body = &trailedBody{ReadCloser: res.Body, res: res, cookies: g.cookies}
+	}
 	if !upgraded && !isEventStream(res.Header) || !x.route.Stream {
 		return nil
 	}
@@ -83,6 +86,21 @@ func (g *Gate) modifyResponse(res *http.Response) error {
 	}
 	res.Body = &eventBody{ReadCloser: res.Body, stream: x.stream}
 	return nil
+}
+
+// trailedBody is a body that headers may follow, which are held to what the header itself is.
+type trailedBody struct {
+	io.ReadCloser
+	res     *http.Response
+	cookies cookieJar
+}
+
+func (b *trailedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.cookies.cleanResponse(b.res.Trailer)
+	}
+	return n, err //nolint:wrapcheck // the proxy knows its connections' errors
 }
 
 var (
