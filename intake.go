@@ -3,6 +3,7 @@ package millrace
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -175,4 +176,13 @@ func NewOrder(id uuid.UUID, c *Customer, r *OrderRequest, catalogue map[string]P
 	}
 	o.Place(at, actor)
 	return o, nil
+}
+
+// AsPlaced is the order as Place left it, whatever has happened to it since; personal data that was erased stays erased.
+func (o *Order) AsPlaced() *Order {
+	p := &Order{ID: o.ID, CustomerID: o.CustomerID, Currency: o.Currency, TotalMinor: o.TotalMinor, Lines: slices.Clone(o.Lines),
+		PaymentMethod: o.PaymentMethod, Email: o.Email, ShipTo: o.ShipTo}
+	p.Place(o.PlacedAt, "")
+	p.changes = Changes{}
+	return p
 }

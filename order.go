@@ -144,15 +144,6 @@ func (o *Order) Place(at time.Time, actor string) {
 	o.enqueueNext()
 }
 
-// AsPlaced is the order as Place left it, whatever has happened to it since; personal data that was erased stays erased.
-func (o *Order) AsPlaced() *Order {
-	p := &Order{ID: o.ID, CustomerID: o.CustomerID, Currency: o.Currency, TotalMinor: o.TotalMinor, Lines: slices.Clone(o.Lines),
-		PaymentMethod: o.PaymentMethod, Email: o.Email, ShipTo: o.ShipTo}
-	p.Place(o.PlacedAt, "")
-	p.changes = Changes{}
-	return p
-}
-
 // ReserveStock takes the order's whole demand from the shelf and asks for its payment, or fails the order if there is not enough.
 // It does nothing to an order that is not waiting for stock.
 func (o *Order) ReserveStock(s *Shelf, p PaymentPolicy, at time.Time, actor string) {

@@ -28,20 +28,27 @@ func TestAttackOversizedHeaders(t *testing.T) {
 	}
 }
 
+// untilClosed sends bytes and returns all that comes back until the gate closes the connection; an error says that it did not in time.
+func (b *bundle) untilClosed(sent string, limit time.Duration) (string, error) {
+	b.Helper()
+	conn, err := net.Dial("tcp", b.addr)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, sent)
+	_ = conn.SetReadDeadline(time.Now().Add(limit))
+	text, err := io.ReadAll(conn)
+	return string(text), err
+}
+
 func TestAttackSlowloris(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(c *Config) { c.HeaderTimeout, c.IdleTimeout = 300*time.Millisecond, 300*time.Millisecond })
 	for name, start := range map[string]string{"half a header": "GET /open/a HTTP/1.1\r\nHost: x\r\nX-Slow: ", "nothing at all": "", "idle after a request": "GET /open/a HTTP/1.1\r\nHost: x\r\n\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn, err := net.Dial("tcp", b.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			_, _ = io.WriteString(conn, start)
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-			if _, err := io.ReadAll(conn); err != nil {
+			if _, err := b.untilClosed(start, 10*time.Second); err != nil {
 				t.Errorf("the connection was kept: %v", err)
 			}
 		})
@@ -53,15 +60,8 @@ func TestAttackSlowloris(t *testing.T) {
 routes:
   - {path: /, upstream: "%s", allow: [public], timeout: 400ms}
 `)
-			conn, err := net.Dial("tcp", slow.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			_, _ = fmt.Fprintf(conn, "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nab", length)
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-			text, err := io.ReadAll(conn)
-			if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 408") || !strings.Contains(string(text), "body_too_slow") {
+			text, err := slow.untilClosed(fmt.Sprintf("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\nab", length), 10*time.Second)
+			if err != nil || !strings.HasPrefix(text, "HTTP/1.1 408") || !strings.Contains(text, "body_too_slow") {
 				t.Errorf("%s %v", text, err)
 			}
 		})
@@ -80,19 +80,13 @@ func TestAttackBodiesThatNeverCome(t *testing.T) {
 		"too large":       {"POST /open/a HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", "413"},
 		"from elsewhere":  {"POST /auth/login HTTP/1.1\r\nHost: x\r\nOrigin: https://evil.example\r\nContent-Length: 60000\r\n\r\n", "403"},
 		"of an own page":  {"POST /auth/nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", "404"},
+		"of a login":      {"POST /auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 60\r\n\r\nab", "408"},
 		"and it is small": {"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n", "404"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn, err := net.Dial("tcp", b.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			_, _ = io.WriteString(conn, tc.request)
-			_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
-			text, err := io.ReadAll(conn)
-			if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 "+tc.status) {
+			text, err := b.untilClosed(tc.request, 20*time.Second)
+			if err != nil || !strings.HasPrefix(text, "HTTP/1.1 "+tc.status) {
 				t.Errorf("%s %v", text, err)
 			}
 		})

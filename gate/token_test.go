@@ -57,13 +57,13 @@ func FuzzStripCookies(f *testing.F) {
 }
 
 func FuzzOwnedHeaders(f *testing.F) {
-	for _, s := range []string{"Gate-Identity", "gate_identity", "X-Forwarded-For", "x.real.ip", "Accept", "Gate", "Gatekeeper"} {
+	for _, s := range []string{"Gate-Identity", "gate_identity", "X-Forwarded-For", "x.real.ip", "Accept", "PROXY", "Gate", "Gatekeeper"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
 		// What a server that hands headers on as CGI variables would take for ours must be ours.
 		cgi := "HTTP_" + strings.ToUpper(strings.NewReplacer("-", "_", ".", "_", " ", "_").Replace(name))
-		ours := strings.HasPrefix(cgi, "HTTP_GATE_") || strings.HasPrefix(cgi, "HTTP_X_FORWARDED_") || slices.Contains([]string{"HTTP_FORWARDED", "HTTP_AUTHORIZATION", "HTTP_X_REAL_IP", "HTTP_REMOTE_USER"}, cgi)
+		ours := strings.HasPrefix(cgi, "HTTP_GATE_") || strings.HasPrefix(cgi, "HTTP_X_FORWARDED_") || slices.Contains([]string{"HTTP_FORWARDED", "HTTP_AUTHORIZATION", "HTTP_X_REAL_IP", "HTTP_REMOTE_USER", "HTTP_PROXY"}, cgi)
 		if ours && !isOwned(name) {
 			t.Fatalf("%q is %s to a CGI server and passes", name, cgi)
 		}

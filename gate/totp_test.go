@@ -173,7 +173,11 @@ func TestAttackGuessingTheSecondFactor(t *testing.T) {
 	if !locked {
 		t.Error("10 wrong codes in a row did not lock the second factor")
 	}
-	login(right).want(t, 429, "rate_limited")
+	refused := login(right)
+	refused.want(t, 429, "rate_limited")
+	if strings.Contains(refused.body, "new password") {
+		t.Errorf("advised what does not lift it: %s", refused.body)
+	}
 }
 
 func TestTheSeedIsSealedInTheDatabase(t *testing.T) {

@@ -98,6 +98,16 @@ func get(t *testing.T, rt http.RoundTripper, method, addr string) (string, error
 	return string(body), err
 }
 
+// begun asks and returns the answer before its body is read.
+func begun(t *testing.T, rt http.RoundTripper, addr string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/", nil)
+	require.NoError(t, err)
+	res, err := rt.RoundTrip(req)
+	require.NoError(t, err)
+	return res
+}
+
 func TestAConnectionToAnUpstreamIsUsedAgain(t *testing.T) {
 	t.Parallel()
 	answers := []string{
@@ -315,11 +325,8 @@ func TestTheRestOfAnAnswerIsNoAnswer(t *testing.T) {
 	})
 	tr := newTransport()
 	defer tr.close()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.addr+"/", nil)
-	require.NoError(t, err)
-	res, err := tr.RoundTrip(req)
-	require.NoError(t, err)
-	_, err = io.CopyN(io.Discard, res.Body, 2)
+	res := begun(t, tr, s.addr)
+	_, err := io.CopyN(io.Discard, res.Body, 2)
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
 	body, err := get(t, tr, http.MethodGet, s.addr)
@@ -336,12 +343,9 @@ func TestABrokenBodyStaysBroken(t *testing.T) {
 	})
 	tr := newTransport()
 	defer tr.close()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.addr+"/", nil)
-	require.NoError(t, err)
-	res, err := tr.RoundTrip(req)
-	require.NoError(t, err)
+	res := begun(t, tr, s.addr)
 	for range 3 {
-		_, err = io.ReadAll(res.Body)
+		_, err := io.ReadAll(res.Body)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 	}
 	require.NoError(t, res.Body.Close())
